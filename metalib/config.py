@@ -1,0 +1,265 @@
+"""``params.yaml`` and ``machine.yaml`` as frozen, validated settings. A mistake is refused before any work."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML, YAMLError
+
+Scale = Literal["quick", "default", "paper"]
+SCALES: tuple[str, ...] = get_args(Scale)
+
+
+class ConfigError(ValueError):
+    """A settings file is missing, unreadable, or holds a value that is not allowed."""
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not bounds[0] < bounds[1]:
+        raise ValueError("the first number must be below the second")
+    return bounds
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("the values must differ from each other")
+    return values
+
+
+Count = Annotated[int, Field(strict=True, ge=1, le=10**9)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Shot = Annotated[int, Field(strict=True, ge=1, le=1000)]
+Width = Annotated[int, Field(strict=True, ge=1, le=100_000)]
+Range = Annotated[tuple[Number, Number], AfterValidator(_ascending)]
+Shots = Annotated[tuple[Shot, ...], Field(min_length=1), AfterValidator(_distinct)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
+Positives = Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(_distinct)]
+
+
+class Section(BaseModel):
+    """A section of settings: unknown keys, wrong types and later changes are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetworkSettings(Section):
+    """The learner of every method."""
+
+    hidden: Annotated[tuple[Width, ...], Field(min_length=1)]
+    initial_std: Positive
+
+
+class GenerateTasksSettings(Section):
+    """The task distribution, and how many tasks are frozen for validation and test."""
+
+    seed: Seed
+    amplitude: Range
+    phase: Range
+    x: Range
+    support_points: Count
+    validation_tasks: Count
+    test_tasks: Annotated[int, Field(strict=True, ge=2, le=10**9)]
+    query_points: Count
+
+
+class MetaTrainSettings(Section):
+    """The inner and outer loop of MAML."""
+
+    shots: Shots
+    inner_rate: Positive
+    inner_steps: Annotated[int, Field(strict=True, ge=1, le=1000)]
+    first_order: StrictBool
+    meta_batch: Count
+    learning_rate: Positive
+    meta_steps: Count
+    seeds: Seeds
+
+
+class TrainBaselineSettings(Section):
+    """Training without an inner loop: pretrained and oracle."""
+
+    meta_batch: Count
+    points: Count
+    learning_rate: Positive
+    steps: Count
+    seeds: Seeds
+
+
+class EvaluateSettings(Section):
+    """Adaptation on held-out tasks."""
+
+    shots: Shots
+    gradient_steps: Annotated[int, Field(strict=True, ge=1, le=1000)]
+    finetune_rates: Positives
+    diverged_above: Positive
+
+
+class ReportSettings(Section):
+    """Statistics of tables and figures."""
+
+    seed: Seed
+    bootstrap_samples: Annotated[int, Field(strict=True, ge=100, le=10**6)]
+    target_errors: Positives
+
+
+class Params(Section):
+    """All settings of one scale, as the stages use them."""
+
+    scale: Scale
+    network: NetworkSettings
+    generate_tasks: GenerateTasksSettings
+    meta_train: MetaTrainSettings
+    train_baseline: TrainBaselineSettings
+    evaluate: EvaluateSettings
+    report: ReportSettings
+
+
+class MachineSettings(Section):
+    """How this machine is used; nothing here changes what is computed beyond rounding, and DVC ignores it."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: Annotated[int, Field(strict=True, ge=1, le=1024)] | Literal["auto"] = "auto"
+
+
+def load_params(path: Path) -> Params:
+    """Return the validated settings of the scale that the file chooses.
+
+    Every scale of the file is checked, so that a mistake in another scale or in the last stage's section
+    does not surface after hours of work.
+
+    Raises:
+        ConfigError: the file is missing or not YAML; a key is unknown, missing or stands twice; a value
+            is of the wrong type or out of range; two settings contradict each other.
+    """
+    raw = _read_yaml(path)
+    scales = raw.pop("scales", None)
+    chosen = raw.pop("scale", None)
+    if not isinstance(scales, Mapping) or set(scales) != set(SCALES):
+        raise ConfigError(f"{path}: scales: must hold exactly the sections {', '.join(SCALES)}")
+    if chosen not in SCALES:
+        raise ConfigError(f"{path}: scale: {chosen!r} is not allowed; allowed: {', '.join(SCALES)}{_hint(chosen, SCALES)}")
+    resolved: dict[str, Params] = {}
+    for scale in SCALES:
+        merged = _merge(path, raw, scale, scales[scale])
+        resolved[scale] = _validate(Params, merged, path, scale, scales[scale])
+        _refuse_contradictions(path, scale, resolved[scale])
+    return resolved[chosen]
+
+
+def load_machine(path: Path) -> MachineSettings:
+    """Return how to use this machine: ``machine.yaml``, overridden by ``METALIB_DEVICE`` and ``METALIB_WORKERS``.
+
+    Raises:
+        ConfigError: a key is unknown or a value is not allowed.
+    """
+    raw = _read_yaml(path) if path.exists() else {}
+    for key in MachineSettings.model_fields:
+        value = os.environ.get(f"METALIB_{key.upper()}")
+        if value is not None:
+            raw[key] = int(value) if value.isdigit() else value
+    return _validate(MachineSettings, raw, path)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = YAML(typ="safe").load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); run from the project's root") from error
+    except YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} must hold named sections, got {type(raw).__name__}")
+    return raw
+
+
+def _merge(path: Path, shared: Mapping[str, Any], scale: str, counts: Any) -> dict[str, Any]:
+    """Return the shared sections with the counts of one scale added; a key must stand in one place only."""
+    if not isinstance(counts, Mapping):
+        raise ConfigError(f"{path}: scales.{scale}: must hold sections, got {counts!r}")
+    merged: dict[str, Any] = {"scale": scale, **shared}
+    for section, values in counts.items():
+        base = shared.get(section, {})
+        if isinstance(base, Mapping) and isinstance(values, Mapping):
+            for key in sorted(set(base) & set(values)):
+                raise ConfigError(
+                    f"{path}: {section}.{key}: stands twice, there and in scales.{scale}.{section}.{key}; "
+                    f"counts belong to their scale: remove {section}.{key}"
+                )
+            merged[section] = {**base, **values}
+        else:
+            merged[section] = values
+    return merged
+
+
+S = TypeVar("S", bound=Section)
+
+
+def _validate(
+    model: type[S], raw: Mapping[str, Any], path: Path, scale: str = "", counts: Mapping[str, Any] | None = None
+) -> S:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        problems = [_explain(model, detail, scale, counts or {}) for detail in error.errors()]
+        raise ConfigError(f"{path}: " + "; ".join(problems)) from error
+
+
+_ALLOWED = {
+    "tuple_type": "should be a list, such as [1, 2]",
+    "too_short": "should be a list of more values",
+    "too_long": "should be a list of fewer values",
+    "int_type": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "float_type": "should be a number",
+    "bool_type": "should be true or false",
+}
+
+
+def _explain(model: type[Section], detail: ErrorDetails, scale: str, counts: Mapping[str, Any]) -> str:
+    """Return one line: the key, what was given, what is allowed, the nearest known key for a misspelling."""
+    location = [str(part) for part in detail["loc"]]
+    key = ".".join(location)
+    if len(location) > 1 and location[1] in counts.get(location[0], {}):
+        key = f"scales.{scale}.{key}"
+    section = _section_at(model, location[:-1])
+    known = list(section.model_fields) if section else []
+    match detail["type"]:
+        case "extra_forbidden":
+            return f"{key}: unknown key; known: {', '.join(known)}{_hint(location[-1], known)}"
+        case "missing":
+            return f"{key}: is missing; add it to its section, or to scales.{scale} if it is a count"
+        case kind:
+            message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            return f"{key}: {detail['input']!r} is not allowed: {_ALLOWED.get(kind, message)}"
+
+
+def _section_at(model: type[Section], location: list[str]) -> type[Section] | None:
+    for part in location:
+        field = model.model_fields.get(part)
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, Section)):
+            return None
+        model = annotation
+    return model
+
+
+def _hint(given: Any, known: Any) -> str:
+    nearest = difflib.get_close_matches(str(given), list(known), n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+def _refuse_contradictions(path: Path, scale: str, params: Params) -> None:
+    tasks = params.generate_tasks
+    most = max(params.evaluate.shots)
+    for key, available in (("support_points", tasks.support_points), ("query_points", tasks.query_points)):
+        if most > available:
+            raise ConfigError(
+                f"{path}: evaluate.shots: {most} is more than generate_tasks.{key} = {available} (scale {scale}); "
+                f"lower the one or raise the other"
+            )

@@ -1,0 +1,99 @@
+"""How well methods adapt to held-out tasks: scores by seed, task and gradient step."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from metalib.adaptation import adapt
+from metalib.losses import Batch, Loss
+from metalib.meta_parameters import split
+from metalib.trained_method import Learner
+from metalib.update_rules import GradientDescent, UpdateRule
+
+TASKS_AT_ONCE = 100
+"""Tasks evaluated in one vmapped block: bounds memory; results do not depend on it."""
+
+
+def adaptation_scores(
+    loss: Loss, rule: UpdateRule, phi: Tensor, support: Batch, queries: Sequence[Batch], steps: int
+) -> list[Tensor]:
+    """Return the query loss after 0, 1, ..., ``steps`` inner steps, for every seed and task.
+
+    Args:
+        loss: the task's loss.
+        rule: the update rule.
+        phi: meta-parameters of every seed, ``[seeds, n_phi]``.
+        support: what is adapted on, x and y ``[tasks, k, ...]``.
+        queries: sets to be judged on, x and y ``[tasks, n, ...]`` each.
+        steps: inner steps on the whole support.
+
+    Returns:
+        for each query set, scores ``[seeds, tasks, steps + 1]``.
+    """
+
+    def one_task(phi: Tensor, support: Batch, queries: list[Batch]) -> list[Tensor]:
+        theta, omega = split(phi, rule)
+        thetas = adapt(loss, rule, omega, theta, [support] * steps)
+        return [torch.stack([loss(theta, query) for theta in thetas]) for query in queries]
+
+    over_tasks = vmap(one_task, in_dims=(None, 0, 0))
+    n_tasks = support.x.shape[0]
+    rows = []
+    for seed_phi in phi:
+        blocks = []
+        for start in range(0, n_tasks, TASKS_AT_ONCE):
+            block = slice(start, start + TASKS_AT_ONCE)
+            here = [_rows(query, block) for query in queries]
+            blocks.append([part.detach() for part in over_tasks(seed_phi, _rows(support, block), here)])
+        rows.append([torch.cat(parts) for parts in zip(*blocks, strict=True)])
+    return [torch.stack(parts) for parts in zip(*rows, strict=True)]
+
+
+def _rows(batch: Batch, block: slice) -> Batch:
+    return Batch(batch.x[block], batch.y[block])
+
+
+def choose_rate(
+    loss: Loss, rates: Sequence[float], theta: Tensor, support: Batch, query: Batch, steps: int, diverged_above: float
+) -> tuple[float, dict[float, float]]:
+    """Choose the rate of gradient descent that gives the lowest error after ``steps`` steps.
+
+    To be called on validation tasks only. A rate at which any task of any seed diverges (its error is
+    not finite or above ``diverged_above``) is passed over unless all are.
+
+    Args:
+        loss: the task's loss.
+        rates: candidates.
+        theta: where fine-tuning starts, ``[seeds, n_parameters]``.
+        support, query: data of the validation tasks, ``[tasks, n, ...]``.
+        steps: gradient steps.
+        diverged_above: the largest error that counts as not diverged.
+
+    Returns:
+        the chosen rate, and for each rate the mean error over seeds and tasks (infinite where diverged).
+    """
+    errors: dict[float, float] = {}
+    for rate in rates:
+        (scores,) = adaptation_scores(loss, GradientDescent(rate), theta, support, [query], steps)
+        final = scores[..., -1]
+        errors[rate] = final.mean().item() if bool((final <= diverged_above).all()) else float("inf")
+    return min(errors, key=lambda rate: (errors[rate], rate)), errors
+
+
+def predictions(learner: Learner, support: Batch, x: Tensor, steps: int) -> Tensor:
+    """Return what one learner predicts on each task after 0..``steps`` inner steps, ``[tasks, steps + 1, n]``.
+
+    Args:
+        learner: with a one-dimensional output.
+        support: what is adapted on, x and y ``[tasks, k, ...]``.
+        x: where to predict, ``[tasks, n, d_in]``.
+        steps: the largest number of inner steps.
+    """
+    return torch.stack(
+        [
+            torch.stack([learner.adapt(task_x, task_y, step)(inputs)[:, 0] for step in range(steps + 1)])
+            for task_x, task_y, inputs in zip(support.x, support.y, x, strict=True)
+        ]
+    )

@@ -1,0 +1,1 @@
+"""Outer loops: how the meta-parameters phi are learned."""

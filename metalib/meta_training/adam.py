@@ -1,0 +1,51 @@
+"""Adam as a pure function of flat vectors, so that it fuses into the meta-step and batches over seeds."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class AdamState(NamedTuple):
+    """Running moments ``first`` and ``second``, shaped as the parameters, and ``step``, a scalar count."""
+
+    first: Tensor
+    second: Tensor
+    step: Tensor
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma and Ba 2015, algorithm 1), numerically that of ``torch.optim.Adam``.
+
+    With gradient g at step t:
+        m <- beta1 m + (1 - beta1) g,   v <- beta2 v + (1 - beta2) g^2,
+        parameters <- parameters - learning_rate m' / (sqrt(v') + epsilon),
+    where m' = m / (1 - beta1^t) and v' = v / (1 - beta2^t).
+
+    Args:
+        learning_rate: above 0.
+        beta1, beta2: decay of the moments, in [0, 1).
+        epsilon: added to the denominator, above 0.
+    """
+
+    learning_rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def initial_state(self, parameters: Tensor) -> AdamState:
+        """Return the state before the first step, for parameters of any shape."""
+        zero = torch.zeros_like(parameters)
+        return AdamState(zero, zero, torch.zeros((), dtype=torch.float64, device=parameters.device))
+
+    def update(self, gradient: Tensor, state: AdamState, parameters: Tensor) -> tuple[Tensor, AdamState]:
+        """Return parameters and state after one step; all shapes as ``parameters``."""
+        step = state.step + 1
+        first = torch.lerp(state.first, gradient, 1 - self.beta1)
+        second = self.beta2 * state.second + (1 - self.beta2) * gradient * gradient
+        rate = (self.learning_rate / (1 - self.beta1**step)).to(parameters.dtype)
+        second_correction = torch.sqrt(1 - self.beta2**step).to(parameters.dtype)
+        denominator = torch.sqrt(second) / second_correction + self.epsilon
+        return parameters - rate * first / denominator, AdamState(first, second, step)

@@ -1,0 +1,95 @@
+"""The outer loop for labelled tasks: Adam on an objective averaged over a meta-batch of tasks."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+from torch.utils._pytree import tree_map
+
+from metalib.meta_training.adam import Adam, AdamState
+from metalib.meta_training.divergence import refuse_divergence
+from metalib.meta_training.objectives import Objective
+
+CHUNK_STEPS = 100
+"""Meta-steps a chunk: tasks are drawn, divergence is checked and curves are recorded once a chunk."""
+
+DrawChunk = Callable[[int, int], Any]
+"""``(first step, number of steps) -> tree of tensors [steps, seeds, tasks, ...]``."""
+
+
+Tree = TypeVar("Tree")
+
+
+class TrainingState(NamedTuple):
+    """Where training stands, for all seeds: meta-parameters ``phi`` ``[seeds, n_phi]`` and Adam's state."""
+
+    phi: Tensor
+    adam: AdamState
+
+
+class Chunk(NamedTuple):
+    """What one chunk of steps gave: the new ``state``, the ``steps`` done so far, ``losses`` ``[steps, seeds]``."""
+
+    state: TrainingState
+    steps: int
+    losses: Tensor
+
+
+def train(
+    objective: Objective, adam: Adam, phi: Tensor, draw: DrawChunk, n_steps: int, seeds: tuple[int, ...]
+) -> Iterator[Chunk]:
+    """Train phi for ``n_steps`` meta-steps and yield after every chunk of them.
+
+    A meta-step moves each seed's phi by Adam along the gradient of the mean of ``objective`` over that
+    seed's meta-batch. Seeds are independent runs that share the arithmetic's batches.
+
+    Args:
+        objective: what is minimised, of one task.
+        adam: the optimiser's settings.
+        phi: where training starts, ``[seeds, n_phi]``.
+        draw: the training data of a chunk; must depend on the step numbers alone.
+        n_steps: number of meta-steps.
+        seeds: the seeds' names, for messages.
+
+    Raises:
+        DivergenceError: a loss is not finite; the message names step, seed and likely cause.
+    """
+    state = TrainingState(phi, adam.initial_state(phi))
+    for first in range(0, n_steps, CHUNK_STEPS):
+        count = min(CHUNK_STEPS, n_steps - first)
+        data = draw(first, count)
+        losses = torch.empty(count, len(seeds), device=phi.device)
+        for index in range(count):
+            state, losses[index] = meta_step(objective, adam, state, _index(data, index))
+        refuse_divergence(losses, first, seeds)
+        yield Chunk(state, first + count, losses)
+
+
+def meta_step(
+    objective: Objective, adam: Adam, state: TrainingState, data: Any
+) -> tuple[TrainingState, Tensor]:
+    """Return the state after one meta-step and the loss before it, ``[seeds]``; ``data`` ``[seeds, tasks, ...]``."""
+    gradient, losses = meta_gradient(objective, state.phi, data)
+    phi, adam_state = adam.update(gradient, state.adam, state.phi)
+    return TrainingState(phi, adam_state), losses
+
+
+def meta_gradient(objective: Objective, phi: Tensor, data: Any) -> tuple[Tensor, Tensor]:
+    """Return the gradient ``[seeds, n_phi]`` and value ``[seeds]`` of each seed's mean objective over its tasks."""
+    phi = phi.detach().requires_grad_()
+    over_tasks = vmap(objective, in_dims=(None, 0))
+    losses = vmap(over_tasks)(phi, data).mean(dim=1)
+    # A seed's loss depends on its own phi alone, so the gradient of the sum holds every seed's gradient.
+    (gradient,) = torch.autograd.grad(losses.sum(), phi)
+    return gradient, losses.detach()
+
+
+def _index(tree: Any, index: int) -> Any:
+    return tree_map(lambda leaf: leaf[index], tree)
+
+
+def stack_seeds(trees: Sequence[Tree], device: torch.device | str) -> Tree:
+    """Join each seed's tree of tensors ``[steps, tasks, ...]`` into one ``[steps, seeds, tasks, ...]``."""
+    return cast(Tree, tree_map(lambda *leaves: torch.stack(leaves, dim=1).to(device), *trees))

@@ -1,0 +1,144 @@
+"""Networks as pure functions of one flat parameter vector, ``(theta, x) -> y``."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+@dataclass(frozen=True)
+class View:
+    """Where one named parameter lies inside theta."""
+
+    name: str
+    shape: torch.Size
+    start: int
+    stop: int
+
+
+class Network:
+    """A module without buffers or randomness, as a pure function ``(theta, x) -> y``.
+
+    All parameters live in one flat vector theta of shape ``[n_parameters]``; a layout of named views
+    says where. An update rule then is plain vector arithmetic (``theta - rate * gradient``) and an
+    optimiser is one fused operation. Call it under ``torch.func.vmap`` for a batch of thetas.
+
+    Args:
+        module: the architecture; its own parameter values are not used.
+
+    Raises:
+        ValueError: the module has buffers (running statistics) or dropout, so that it is not a function
+            of ``(theta, x)`` alone, or has no parameters.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        _refuse_hidden_state(module)
+        self._module = module
+        self.layout: tuple[View, ...] = _layout(module)
+        self.n_parameters: int = self.layout[-1].stop
+
+    def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Return the output for inputs ``x`` ``[n, ...]`` under parameters ``theta`` ``[n_parameters]``."""
+        y: Tensor = functional_call(self._module, self.unflatten(theta), (x,))
+        return y
+
+    def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
+        """Return the named parameters as views into ``theta`` ``[..., n_parameters]``."""
+        # One split, not a slice each: its derivative is one concatenation instead of padded sums.
+        pieces = theta.split([view.stop - view.start for view in self.layout], dim=-1)
+        leading = theta.shape[:-1]
+        return {v.name: p.reshape(*leading, *v.shape) for v, p in zip(self.layout, pieces, strict=True)}
+
+    def flatten(self, parameters: dict[str, Tensor]) -> Tensor:
+        """Return theta ``[n_parameters]`` made of named parameters; the inverse of :meth:`unflatten`."""
+        return torch.cat([parameters[v.name].reshape(-1) for v in self.layout])
+
+
+def _refuse_hidden_state(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        label = f"{type(part).__name__} {name!r}" if name else type(part).__name__
+        if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
+            raise ValueError(
+                f"{label} draws random numbers, so the network is not a function of (theta, x); "
+                "remove it or set p=0"
+            )
+        if next(part.buffers(recurse=False), None) is not None:
+            raise ValueError(
+                f"{label} keeps buffers (running statistics), so the network is not a function of "
+                "(theta, x) and one task would leak into the next; use batch statistics only, e.g. "
+                "track_running_stats=False"
+            )
+
+
+def _layout(module: nn.Module) -> tuple[View, ...]:
+    views: list[View] = []
+    start = 0
+    for name, parameter in module.named_parameters():
+        stop = start + parameter.numel()
+        views.append(View(name, parameter.shape, start, stop))
+        start = stop
+    if not views:
+        raise ValueError(f"{type(module).__name__} has no parameters, so there is nothing to learn")
+    return tuple(views)
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Fully connected network with ReLU between layers: the sinusoid network of Finn et al. (2017), 5.1.
+
+    A plain description (sizes only) from which :meth:`network` builds the function and
+    :meth:`initial_theta` draws parameters; it is what artefacts store, see :meth:`to_dict`.
+    """
+
+    sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.sizes) < 2 or min(self.sizes) < 1:
+            raise ValueError(f"sizes must name at least an input and an output of 1 or more, got {self.sizes}")
+
+    def network(self) -> Network:
+        """Return the pure function ``(theta, x) -> y``, ``x`` ``[n, sizes[0]]``, ``y`` ``[n, sizes[-1]]``."""
+        layers: list[nn.Module] = []
+        with torch.device("meta"):
+            for n_in, n_out in zip(self.sizes[:-1], self.sizes[1:], strict=True):
+                layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+        return Network(nn.Sequential(*layers[:-1]))
+
+    def initial_theta(self, generator: torch.Generator, std: float) -> Tensor:
+        """Draw theta ``[n_parameters]``: weights truncated normal at two ``std``, biases 0.
+
+        With std 0.01 this is the released code's initialisation (cbfinn/maml).
+        """
+        network = self.network()
+        theta = torch.zeros(network.n_parameters)
+        for view in network.layout:
+            if view.name.endswith("weight"):
+                theta[view.start : view.stop] = _truncated_normal(view.stop - view.start, generator) * std
+        return theta
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the description as plain data; the inverse of :func:`from_dict`."""
+        return {"kind": "mlp", "sizes": list(self.sizes)}
+
+
+def from_dict(description: dict[str, Any]) -> MLP:
+    """Return the network description that ``to_dict`` wrote.
+
+    Raises:
+        ValueError: the description names an unknown kind of network.
+    """
+    sizes: Sequence[int] = description.get("sizes", ())
+    if description.get("kind") != "mlp":
+        raise ValueError(f"unknown kind of network {description.get('kind')!r}; known: 'mlp'")
+    return MLP(tuple(sizes))
+
+
+def _truncated_normal(n: int, generator: torch.Generator) -> Tensor:
+    """Draw ``n`` standard normals conditioned on ``|z| <= 2`` by inverting the normal CDF."""
+    low = 0.5 * (1 + math.erf(-2 / math.sqrt(2)))
+    uniform = torch.rand(n, generator=generator, dtype=torch.float64)
+    return torch.special.ndtri(low + (1 - 2 * low) * uniform).float()

@@ -1,0 +1,59 @@
+"""Stored scores: what evaluation writes and reporting reads."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from metalib.storage import load_tensors, save_tensors
+
+_SCHEMA = "scores 1"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one method under one condition.
+
+    Args:
+        method: maml, pretrained, oracle or scratch.
+        train_shots: K of meta-training; None for methods that are not trained per K.
+        test_shots: K at test.
+        query_points: the number of query points behind a score.
+        rate: the inner rate at test; None for methods that do not adapt.
+        values: mean squared errors ``[seed, task, gradient_step]``.
+    """
+
+    method: str
+    train_shots: int | None
+    test_shots: int
+    query_points: int
+    rate: float | None
+    values: Tensor
+
+    @property
+    def name(self) -> str:
+        """The name under which the values are stored."""
+        trained = "" if self.train_shots is None else f"train{self.train_shots}-"
+        return f"{self.method}-{trained}test{self.test_shots}-query{self.query_points}"
+
+
+def save_scores(path: Path, scores: list[Scores], settings: dict[str, Any]) -> None:
+    """Write the scores of one method to ``path``; ``settings`` say how the method was trained."""
+    entries = [{key: value for key, value in asdict(s).items() if key != "values"} for s in scores]
+    header = {"axes": ["seed", "task", "gradient_step"], "entries": entries, "settings": settings}
+    save_tensors(path, _SCHEMA, {s.name: s.values for s in scores}, header)
+
+
+def load_scores(path: Path) -> tuple[list[Scores], dict[str, Any]]:
+    """Return the scores and settings that :func:`save_scores` wrote.
+
+    Raises:
+        StorageError: the file is missing, damaged or of another kind.
+    """
+    tensors, header = load_tensors(path, _SCHEMA)
+    scores = []
+    for entry in header["entries"]:
+        key = Scores(**entry, values=next(iter(tensors.values()))).name
+        scores.append(Scores(**entry, values=tensors[key]))
+    return scores, header["settings"]

@@ -1,0 +1,65 @@
+"""Progress of long work: bars with rate and remaining time in a terminal, a line now and then elsewhere."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class _RateColumn(TextColumn):
+    """Steps a second."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: object) -> Text:
+        speed = getattr(task, "finished_speed", None) or getattr(task, "speed", None)
+        return Text(f"{speed:,.0f}/s" if speed else "")
+
+
+class Bars:
+    """One bar for each named piece of work; use as a context manager."""
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+        self._progress = Progress(
+            *columns, _RateColumn(), TimeRemainingColumn(), console=self._console, disable=not self._console.is_terminal
+        )
+        self._totals: dict[str, int] = {}
+        self._done: dict[str, int] = {}
+        self._tasks: dict[str, TaskID] = {}
+        self._started = self._last_line = time.monotonic()
+
+    def add(self, name: str, total: int) -> None:
+        """Announce a piece of work of ``total`` units."""
+        self._totals[name], self._done[name] = total, 0
+        self._tasks[name] = self._progress.add_task(name, total=total)
+
+    def advance(self, name: str, done: int) -> None:
+        """Say that ``done`` units of the piece are done so far."""
+        self._done[name] = done
+        self._progress.update(self._tasks[name], completed=done)
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            self._console.print(self._line(now - self._started), highlight=False)
+
+    def _line(self, elapsed: float) -> str:
+        done, total = sum(self._done.values()), sum(self._totals.values())
+        remaining = elapsed * (total - done) / done if done else float("nan")
+        return f"  {done:,} of {total:,} {self._unit}, {done / elapsed:,.0f}/s, {remaining:.0f} s remaining"
+
+    def __enter__(self) -> "Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()

@@ -1,0 +1,111 @@
+"""What every stage shares: settings checked first, outputs all or nothing, errors in one line, a log of its cost."""
+
+import hashlib
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from metalib.config import ConfigError, MachineSettings, Params, load_machine, load_params
+from metalib.meta_training.divergence import DivergenceError
+from metalib.storage import StorageError, write_json
+
+ROOT = Path(__file__).resolve().parent.parent
+LOGS = Path("logs/stages")
+
+ParamsOption = Annotated[Path, typer.Option("--params", help="The settings file.", metavar="FILE")]
+PARAMS = Path("params.yaml")
+MACHINE = Path("machine.yaml")
+
+
+class StageError(RuntimeError):
+    """A stage cannot do what it was asked to."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stage at work: validated settings, and how to use the machine."""
+
+    name: str
+    params: Params
+    machine: MachineSettings
+    sources: str
+
+    @contextmanager
+    def output(self, folder: Path) -> Iterator[Path]:
+        """Give an empty folder to write to; on success it replaces ``folder`` whole, else nothing changes.
+
+        Raises:
+            StorageError: the place cannot be written; said before any work is done.
+            StageError: the project's sources changed meanwhile, so that old code would stand for new.
+        """
+        partial = folder.parent / f".{folder.name}.partial"
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        except OSError as error:
+            raise StorageError(f"cannot write {folder} ({error.strerror}); check the folder and its rights") from error
+        try:
+            yield partial
+            if fingerprint_sources() != self.sources:
+                raise StageError(f"the sources changed while {self.name} ran; its result was dropped: run it again")
+            if folder.is_dir():
+                shutil.rmtree(folder)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def stage(name: str, params_path: Path) -> Iterator[Run]:
+    """Run the body as stage ``name``: settings are validated first, expected errors end in one line and exit code 1."""
+    started = time.monotonic()
+    try:
+        run = Run(name, load_params(params_path), load_machine(MACHINE), fingerprint_sources())
+        yield run
+    except (ConfigError, StorageError, StageError, DivergenceError) as error:
+        print(f"error: {name}: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    cost = {"stage": name, "seconds": round(time.monotonic() - started, 2), "peak_memory_mb": _peak_memory_mb()}
+    write_json(LOGS / f"{name}.json", cost)
+
+
+def choose_device(machine: MachineSettings) -> torch.device:
+    """Return the device of the machine settings.
+
+    Raises:
+        StageError: CUDA is asked for and there is none.
+    """
+    if machine.device == "cuda":
+        if not torch.cuda.is_available():
+            raise StageError(
+                "device: 'cuda' was asked for, but torch sees no CUDA device; "
+                "set device: auto or cpu in machine.yaml (or METALIB_DEVICE)"
+            )
+        return torch.device("cuda")
+    # For learners of two thousand parameters the launch of a kernel costs more than its arithmetic on a CPU.
+    return torch.device("cpu")
+
+
+def fingerprint_sources() -> str:
+    """Return a hash of every Python file of the project that can enter a result."""
+    digest = hashlib.sha256()
+    for package in ("metalib", "stages"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _peak_memory_mb() -> int:
+    """Return the largest resident memory of this process or of one of its workers, in MB."""
+    usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    unit = 1 if sys.platform == "darwin" else 1024
+    return max(usage) * unit // 1_000_000

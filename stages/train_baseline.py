@@ -1,0 +1,101 @@
+"""Train a method that has no inner loop: pretrained, oracle, or scratch (which is not trained at all)."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+from metalib.config import Params
+from metalib.losses import Batch, mean_squared_error
+from metalib.meta_training.adam import Adam
+from metalib.meta_training.objectives import loss_without_adaptation
+from metalib.meta_training.supervised import stack_seeds, train
+from metalib.networks import MLP
+from metalib.randomness import generator
+from metalib.storage import read_json
+from metalib.tasks import Sinusoid
+from metalib.trained_method import TrainedMethod, versions
+from stages.curves import CurveRecorder, write_curves
+from stages.jobs import Advance, Job, run_jobs
+from stages.running import PARAMS, ParamsOption, choose_device, stage
+
+
+class Method(StrEnum):
+    """The baselines."""
+
+    PRETRAINED = "pretrained"
+    ORACLE = "oracle"
+    SCRATCH = "scratch"
+
+
+def main(
+    method: Annotated[Method, typer.Argument(help="Which baseline.")],
+    dataset: Annotated[Path, typer.Argument(help="Task dataset of generate_tasks, e.g. data/sinusoid.")],
+    output: Annotated[Path, typer.Argument(help="Folder to write, e.g. artifacts/sinusoid/pretrained.")],
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Train a baseline on sinusoids (settings: train_baseline, network).
+
+    pretrained: one network for all tasks, plain Adam. oracle: the same, told amplitude and phase with
+    each input. scratch: the random initialisation, untrained; it is fine-tuned at evaluation only.
+    Writes weights.safetensors (all seeds) and curves.tsv (training loss, mean over seeds, against steps).
+    """
+    with stage(f"train_baseline@sinusoid-{method}", params) as run, run.output(output) as folder:
+        settings = run.params.train_baseline
+        family = Sinusoid.from_dict(read_json(dataset / "distribution.json")["family"])
+        device = choose_device(run.machine)
+        steps = 0 if method is Method.SCRATCH else settings.steps
+        job = Job(method, steps, train_baseline, (run.params, family, method, steps, str(device)))
+        phi, curve = run_jobs([job], 1, "steps")[0]
+        TrainedMethod(
+            method=method,
+            architecture=_architecture(run.params, method),
+            phi=torch.from_numpy(phi),
+            seeds=settings.seeds,
+            rule=None,
+            inner_steps=0,
+            train_shots=None,
+            settings={**settings.model_dump(mode="json"), "versions": versions(device)},
+        ).save(folder / "weights.safetensors")
+        write_curves(folder / "curves.tsv", {"loss": curve})
+
+
+def train_baseline(
+    params: Params, family: Sinusoid, method: Method, steps: int, device: str, advance: Advance
+) -> tuple[np.ndarray, dict[int, float]]:
+    """Train one baseline for all seeds; return theta ``[seeds, n_parameters]`` and the training curve."""
+    settings = params.train_baseline
+    architecture = _architecture(params, method)
+    objective = loss_without_adaptation(mean_squared_error(architecture.network()))
+    theta = torch.stack(
+        [architecture.initial_theta(generator(s, "initial theta"), params.network.initial_std) for s in settings.seeds]
+    )
+
+    def draw(first: int, count: int) -> Batch:
+        shape = (count, settings.meta_batch)
+        batches = []
+        for seed in settings.seeds:
+            numbers = generator(seed, f"{method} training examples", first)
+            tasks, examples = family.draw_examples(numbers, shape, settings.points)
+            told = tasks.oracle_inputs(examples.x) if method is Method.ORACLE else examples.x
+            batches.append(Batch(told, examples.y))
+        return stack_seeds(batches, device)
+
+    curve = CurveRecorder()
+    for chunk in train(objective, Adam(settings.learning_rate), theta.to(device), draw, steps, settings.seeds):
+        theta = chunk.state.phi
+        curve.record(chunk)
+        advance(chunk.steps)
+    return theta.cpu().numpy(), curve.points
+
+
+def _architecture(params: Params, method: Method) -> MLP:
+    n_inputs = 3 if method is Method.ORACLE else 1
+    return MLP((n_inputs, *params.network.hidden, 1))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,55 @@
+"""Which of the project's modules a module imports, directly or through others; what a DVC stage must depend on."""
+
+import ast
+import sys
+from pathlib import Path
+
+PACKAGES = ("metalib", "stages", "tools")
+
+
+def import_closure(module: str, root: Path) -> set[Path]:
+    """Return the files, relative to ``root``, of ``module`` and of all project modules it leads to.
+
+    Reads imports from the syntax tree and runs nothing. Imports under ``if TYPE_CHECKING`` do not count.
+    """
+    found: set[Path] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        path = _file(name, root)
+        if path is None or path in found:
+            continue
+        found.add(path)
+        waiting += _imported_names((root / path).read_text())
+        waiting += [name.rpartition(".")[0]]
+    return found
+
+
+def _file(module: str, root: Path) -> Path | None:
+    if module.split(".")[0] not in PACKAGES:
+        return None
+    base = Path(*module.split("."))
+    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+        if (root / candidate).is_file():
+            return candidate
+    return None
+
+
+def _imported_names(source: str) -> list[str]:
+    names: list[str] = []
+    waiting: list[ast.AST] = [ast.parse(source)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        waiting += ast.iter_child_nodes(node)
+    return names
+
+
+if __name__ == "__main__":
+    for file in sorted(import_closure(sys.argv[1], Path.cwd())):
+        print(file)
