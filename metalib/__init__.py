@@ -23,7 +23,16 @@ _HOME = {
     "adapt": "metalib.adaptation",
     "generator": "metalib.randomness",
 }
-__all__ = sorted(_HOME)
+__all__ = [
+    "MLP",
+    "GradientDescent",
+    "Learner",
+    "Network",
+    "Sinusoid",
+    "TrainedMethod",
+    "adapt",
+    "generator",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 Scale = Literal["quick", "default", "paper"]
 SCALES: tuple[str, ...] = get_args(Scale)
@@ -143,7 +144,9 @@ def load_params(path: Path) -> Params:
     if not isinstance(scales, Mapping) or set(scales) != set(SCALES):
         raise ConfigError(f"{path}: scales: must hold exactly the sections {', '.join(SCALES)}")
     if chosen not in SCALES:
-        raise ConfigError(f"{path}: scale: {chosen!r} is not allowed; allowed: {', '.join(SCALES)}{_hint(chosen, SCALES)}")
+        raise ConfigError(
+            f"{path}: scale: {chosen!r} is not allowed; allowed: {', '.join(SCALES)}{_hint(chosen, SCALES)}"
+        )
     resolved: dict[str, Params] = {}
     for scale in SCALES:
         merged = _merge(path, raw, scale, scales[scale])
@@ -201,7 +204,11 @@ S = TypeVar("S", bound=Section)
 
 
 def _validate(
-    model: type[S], raw: Mapping[str, Any], path: Path, scale: str = "", counts: Mapping[str, Any] | None = None
+    model: type[S],
+    raw: Mapping[str, Any],
+    path: Path,
+    scale: str = "",
+    counts: Mapping[str, Any] | None = None,
 ) -> S:
     try:
         return model.model_validate(raw)
@@ -263,3 +270,8 @@ def _refuse_contradictions(path: Path, scale: str, params: Params) -> None:
                 f"{path}: evaluate.shots: {most} is more than generate_tasks.{key} = {available} (scale {scale}); "
                 f"lower the one or raise the other"
             )
+    if not set(params.meta_train.shots) & set(params.evaluate.shots):
+        raise ConfigError(
+            f"{path}: evaluate.shots: {list(params.evaluate.shots)} shares no K with meta_train.shots = "
+            f"{list(params.meta_train.shots)}; test at least one K that is trained"
+        )

@@ -56,7 +56,13 @@ def _rows(batch: Batch, block: slice) -> Batch:
 
 
 def choose_rate(
-    loss: Loss, rates: Sequence[float], theta: Tensor, support: Batch, query: Batch, steps: int, diverged_above: float
+    loss: Loss,
+    rates: Sequence[float],
+    theta: Tensor,
+    support: Batch,
+    query: Batch,
+    steps: int,
+    diverged_above: float,
 ) -> tuple[float, dict[float, float]]:
     """Choose the rate of gradient descent that gives the lowest error after ``steps`` steps.
 

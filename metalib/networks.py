@@ -63,8 +63,7 @@ def _refuse_hidden_state(module: nn.Module) -> None:
         label = f"{type(part).__name__} {name!r}" if name else type(part).__name__
         if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
             raise ValueError(
-                f"{label} draws random numbers, so the network is not a function of (theta, x); "
-                "remove it or set p=0"
+                f"{label} draws random numbers, so the network is not a function of (theta, x); remove it or set p=0"
             )
         if next(part.buffers(recurse=False), None) is not None:
             raise ValueError(
@@ -141,4 +140,5 @@ def _truncated_normal(n: int, generator: torch.Generator) -> Tensor:
     """Draw ``n`` standard normals conditioned on ``|z| <= 2`` by inverting the normal CDF."""
     low = 0.5 * (1 + math.erf(-2 / math.sqrt(2)))
     uniform = torch.rand(n, generator=generator, dtype=torch.float64)
-    return torch.special.ndtri(low + (1 - 2 * low) * uniform).float()
+    normal: Tensor = torch.special.ndtri(low + (1 - 2 * low) * uniform)
+    return normal.float()

@@ -9,6 +9,8 @@ from torch import Tensor
 from metalib.storage import load_tensors, save_tensors
 
 _SCHEMA = "scores 1"
+ILLUSTRATION_SCHEMA = "illustrations 1"
+"""Predictions for the figures, ``k<K>`` ``[task, gradient step, x]``."""
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,9 @@ def _bootstrap_interval(values: Tensor, generator: torch.Generator, samples: int
     """Return the 2.5% and 97.5% points of the mean over resampled rows of ``values`` ``[n, column]``."""
     n = len(values)
     drawn = torch.randint(n, (samples, n), generator=generator)
-    weights = torch.zeros(samples, n, dtype=torch.float64).scatter_add_(1, drawn, torch.ones(samples, n, dtype=torch.float64))
+    weights = torch.zeros(samples, n, dtype=torch.float64).scatter_add_(
+        1, drawn, torch.ones(samples, n, dtype=torch.float64)
+    )
     present = values.isfinite().double()
     means = (weights @ values.nan_to_num(nan=0.0)) / (weights @ present)
     low, high = torch.nanquantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)

@@ -3,22 +3,19 @@
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from torch import Tensor
 
 from metalib.config import EvaluateSettings
 from metalib.evaluation import adaptation_scores, choose_rate, predictions
 from metalib.losses import Batch, Loss, mean_squared_error
-from metalib.score_files import Scores, save_scores
+from metalib.score_files import ILLUSTRATION_SCHEMA, Scores, save_scores
 from metalib.storage import StorageError, save_tensors, write_json
 from metalib.tasks.dataset import TaskSet, first_points, load_task_set
 from metalib.trained_method import TrainedMethod
 from metalib.update_rules import GradientDescent, UpdateRule
 from stages.jobs import Advance, Job, run_jobs, worker_count
 from stages.running import PARAMS, ParamsOption, stage
-
-ILLUSTRATION_SCHEMA = "illustrations 1"
 
 
 def main(
@@ -45,7 +42,9 @@ def main(
         jobs = [Job(_label(method, k), 3, evaluate, (settings, path, dataset, k)) for path, method, k in cases]
         results = run_jobs(jobs, worker_count(run.machine, len(jobs)), "parts")
         save_scores(
-            folder / "scores.safetensors", [s for scores, _, _ in results for s in scores], methods[0].settings
+            folder / "scores.safetensors",
+            [s for scores, _, _ in results for s in scores],
+            methods[0].settings,
         )
         drawn = {name: tensor for _, pictures, _ in results for name, tensor in pictures.items()}
         save_tensors(folder / "illustrations.safetensors", ILLUSTRATION_SCHEMA, drawn, {"axes": ["task", "step", "x"]})

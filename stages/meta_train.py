@@ -38,7 +38,12 @@ def main(
         family = Sinusoid.from_dict(read_json(dataset / "distribution.json")["family"])
         device = choose_device(run.machine)
         jobs = [
-            Job(f"MAML, K = {shots}", settings.meta_steps, meta_train, (run.params, family, shots, str(device)))
+            Job(
+                f"MAML, K = {shots}",
+                settings.meta_steps,
+                meta_train,
+                (run.params, family, shots, str(device)),
+            )
             for shots in settings.shots
         ]
         results = run_jobs(jobs, worker_count(run.machine, len(jobs)), "meta-steps")

@@ -29,7 +29,11 @@ class Bars:
         self._console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
         self._progress = Progress(
-            *columns, _RateColumn(), TimeRemainingColumn(), console=self._console, disable=not self._console.is_terminal
+            *columns,
+            _RateColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
         )
         self._totals: dict[str, int] = {}
         self._done: dict[str, int] = {}

@@ -74,7 +74,11 @@ def stage(name: str, params_path: Path) -> Iterator[Run]:
     except (ConfigError, StorageError, StageError, DivergenceError) as error:
         print(f"error: {name}: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
-    cost = {"stage": name, "seconds": round(time.monotonic() - started, 2), "peak_memory_mb": _peak_memory_mb()}
+    cost = {
+        "stage": name,
+        "seconds": round(time.monotonic() - started, 2),
+        "peak_memory_mb": _peak_memory_mb(),
+    }
     write_json(LOGS / f"{name}.json", cost)
 
 

@@ -26,7 +26,7 @@ def import_closure(module: str, root: Path) -> set[Path]:
 
 
 def _file(module: str, root: Path) -> Path | None:
-    if module.split(".")[0] not in PACKAGES:
+    if module.split(".", maxsplit=1)[0] not in PACKAGES:
         return None
     base = Path(*module.split("."))
     for candidate in (base.with_suffix(".py"), base / "__init__.py"):

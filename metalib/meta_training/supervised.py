@@ -67,9 +67,7 @@ def train(
         yield Chunk(state, first + count, losses)
 
 
-def meta_step(
-    objective: Objective, adam: Adam, state: TrainingState, data: Any
-) -> tuple[TrainingState, Tensor]:
+def meta_step(objective: Objective, adam: Adam, state: TrainingState, data: Any) -> tuple[TrainingState, Tensor]:
     """Return the state after one meta-step and the loss before it, ``[seeds]``; ``data`` ``[seeds, tasks, ...]``."""
     gradient, losses = meta_gradient(objective, state.phi, data)
     phi, adam_state = adam.update(gradient, state.adam, state.phi)

@@ -37,16 +37,12 @@ def first_points(batch: Batch, n: int) -> Batch:
     return Batch(batch.x[..., :n, :], batch.y[..., :n, :])
 
 
-def draw_task_set(
-    family: Sinusoid, generator: torch.Generator, n_tasks: int, n_support: int, n_query: int
-) -> TaskSet:
+def draw_task_set(family: Sinusoid, generator: torch.Generator, n_tasks: int, n_support: int, n_query: int) -> TaskSet:
     """Draw ``n_tasks`` tasks with independent support and query points, all inputs from ``family.x``."""
     tasks = family.draw_tasks(generator, (n_tasks,))
     support_x = family.draw_inputs(generator, (n_tasks,), n_support)
     query_x = family.draw_inputs(generator, (n_tasks,), n_query)
-    return TaskSet(
-        family, tasks, Batch(support_x, tasks.targets(support_x)), Batch(query_x, tasks.targets(query_x))
-    )
+    return TaskSet(family, tasks, Batch(support_x, tasks.targets(support_x)), Batch(query_x, tasks.targets(query_x)))
 
 
 def draw_illustrations(family: Sinusoid, generator: torch.Generator, n_tasks: int, n_support: int) -> TaskSet:

@@ -58,17 +58,13 @@ class Sinusoid:
         """Draw inputs ``[*shape, n, 1]``."""
         return _scale(torch.rand(*shape, n, 1, generator=generator), self.x)
 
-    def draw_examples(
-        self, generator: torch.Generator, shape: Sequence[int], n: int
-    ) -> tuple[SinusoidTasks, Batch]:
+    def draw_examples(self, generator: torch.Generator, shape: Sequence[int], n: int) -> tuple[SinusoidTasks, Batch]:
         """Draw tasks of shape ``shape`` and ``n`` labelled examples of each, ``x`` and ``y`` ``[*shape, n, 1]``."""
         tasks = self.draw_tasks(generator, shape)
         x = self.draw_inputs(generator, shape, n)
         return tasks, Batch(x, tasks.targets(x))
 
-    def draw_episodes(
-        self, generator: torch.Generator, shape: Sequence[int], n_support: int, n_query: int
-    ) -> Episode:
+    def draw_episodes(self, generator: torch.Generator, shape: Sequence[int], n_support: int, n_query: int) -> Episode:
         """Draw one episode for each of ``shape`` fresh tasks; support and query are independent draws."""
         _, examples = self.draw_examples(generator, shape, n_support + n_query)
         return Episode(

@@ -27,9 +27,7 @@ class UpdateRule(Protocol):
     def initial_state(self, theta: Tensor) -> Any:
         """Return the state (a tree of tensors) before the first step from ``theta`` ``[n_parameters]``."""
 
-    def step(
-        self, omega: Tensor, theta: Tensor, gradient: Tensor, loss: Tensor, state: Any
-    ) -> tuple[Tensor, Any]:
+    def step(self, omega: Tensor, theta: Tensor, gradient: Tensor, loss: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Return theta and state after one inner step.
 
         Args:

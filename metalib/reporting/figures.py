@@ -1,0 +1,165 @@
+"""Figures of the report, each a function from stored data to PNG bytes."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from metalib.losses import Batch
+from metalib.reporting.style import METHOD_STYLES, SHOT_COLORS, figure_style, png
+from metalib.reporting.tables import METHODS
+
+
+def regression(query: Batch, support: Batch, predicted: Mapping[str, Tensor], steps: tuple[int, ...]) -> bytes:
+    """Draw sines and what each method makes of them, before and after adaptation (figure 2 of the paper).
+
+    Args:
+        query: the true functions on a grid, x and y ``[tasks, n, 1]``.
+        support: what is adapted on, x and y ``[tasks, k, 1]``.
+        predicted: for each method ``[tasks, steps + 1, n]``; one row of panels each.
+        steps: which gradient steps to draw; the first is drawn dotted, the last solid.
+    """
+    n_tasks = len(query.x)
+    with figure_style():
+        figure, grid = plt.subplots(
+            len(predicted),
+            n_tasks,
+            figsize=(3.4 * n_tasks, 2.5 * len(predicted)),
+            sharex=True,
+            sharey=True,
+            squeeze=False,
+        )
+        for axes_row, (method, curves) in zip(grid, predicted.items(), strict=True):
+            style = METHOD_STYLES[method]
+            for task, axes in enumerate(axes_row):
+                x = query.x[task, :, 0]
+                axes.plot(x, query.y[task, :, 0], color="black", linewidth=1.2, label="truth")
+                for index, step in enumerate(steps):
+                    share = (index + 1) / len(steps)
+                    line = (":", "--", "-")[index * 2 // max(len(steps) - 1, 1)]
+                    label = f"after {step} step{'s' * (step != 1)}" if step else "before adaptation"
+                    axes.plot(x, curves[task, step], line, color=style.color, alpha=0.35 + 0.65 * share, label=label)
+                axes.plot(
+                    support.x[task, :, 0],
+                    support.y[task, :, 0],
+                    "o",
+                    color="#E69F00",
+                    mec="black",
+                    ms=5,
+                    label="support",
+                )
+            axes_row[0].set_ylabel(f"{style.label}\ny")
+            axes_row[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+        for axes in grid[-1]:
+            axes.set_xlabel("x")
+        return png(figure)
+
+
+def error_against_steps(table: pd.DataFrame, anchors: Mapping[str, float]) -> bytes:
+    """Draw mean squared error against gradient steps, a panel for each K (figure 3 of the paper).
+
+    Args:
+        table: rows of :func:`metalib.reporting.tables.own_shots`.
+        anchors: errors of predictors that know no task, by name.
+    """
+    shots = sorted(table["test_shots"].unique())
+    with figure_style():
+        figure, grid = plt.subplots(1, len(shots), figsize=(3.6 * len(shots), 3.4), sharey=True, squeeze=False)
+        for axes, k in zip(grid[0], shots, strict=True):
+            for method in METHODS:
+                rows = table[(table["method"] == method) & (table["test_shots"] == k)]
+                if not rows.empty:
+                    _draw_method(axes, method, rows)
+            axes.axhline(anchors["best_non_adapting"], color="black", linewidth=0.8, linestyle=":")
+            axes.set(title=f"K = {k} examples", xlabel="gradient steps", yscale="log")
+        grid[0][0].set_ylabel("mean squared error")
+        grid[0][0].text(0.1, anchors["best_non_adapting"] * 1.06, "best without adapting", fontsize=7)
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        return png(figure)
+
+
+def _draw_method(axes: Axes, method: str, rows: pd.DataFrame) -> None:
+    style = METHOD_STYLES[method]
+    if len(rows) == 1:  # does not adapt: one error, whatever the step
+        row = rows.iloc[0]
+        axes.axhline(row["mse_mean"], color=style.color, linestyle="--", label=f"{style.label} (told the task)")
+        axes.axhspan(row["ci95_low"], row["ci95_high"], color=style.color, alpha=0.2, linewidth=0)
+        return
+    axes.plot(
+        rows["gradient_step"],
+        rows["mse_mean"],
+        color=style.color,
+        marker=style.marker,
+        markersize=4,
+        label=style.label,
+    )
+    axes.fill_between(
+        rows["gradient_step"], rows["ci95_low"], rows["ci95_high"], color=style.color, alpha=0.2, linewidth=0
+    )
+
+
+def error_against_examples(table: pd.DataFrame, steps: tuple[int, ...]) -> bytes:
+    """Draw mean squared error against K, a panel for each of ``steps`` gradient steps."""
+    with figure_style():
+        figure, grid = plt.subplots(1, len(steps), figsize=(3.6 * len(steps), 3.2), sharey=True, squeeze=False)
+        for axes, step in zip(grid[0], steps, strict=True):
+            for method in METHODS:
+                rows = table[(table["method"] == method) & table["gradient_step"].isin([step])].sort_values(
+                    "test_shots"
+                )
+                if rows.empty:
+                    continue
+                style = METHOD_STYLES[method]
+                spread = np.abs(rows[["ci95_low", "ci95_high"]].to_numpy().T - rows["mse_mean"].to_numpy())
+                axes.errorbar(
+                    rows["test_shots"],
+                    rows["mse_mean"],
+                    spread,
+                    color=style.color,
+                    marker=style.marker,
+                    capsize=3,
+                    label=style.label,
+                )
+            shots = sorted(table["test_shots"].unique())
+            axes.set(title=f"after {step} step{'s' * (step != 1)}", xlabel="examples K", yscale="log", xscale="log")
+            axes.set_xticks(shots, [str(k) for k in shots], minor=False)
+            axes.minorticks_off()
+        grid[0][0].set_ylabel("mean squared error")
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        return png(figure)
+
+
+def training_curves(maml: pd.DataFrame, baselines: Mapping[str, pd.DataFrame]) -> bytes:
+    """Draw the training losses: MAML's query loss after adaptation for each K, and the baselines' loss.
+
+    Args:
+        maml: columns step, k<K> for each K.
+        baselines: for each method columns step and loss.
+    """
+    with figure_style():
+        figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.2), sharey=True)
+        for name, color in zip([c for c in maml.columns if c != "step"], SHOT_COLORS, strict=False):
+            left.plot(maml["step"], _smooth(maml[name]), color=color, label=f"K = {name.removeprefix('k')}")
+        left.set(
+            title="MAML: query loss after adaptation",
+            xlabel="meta-step",
+            ylabel="mean squared error",
+            yscale="log",
+        )
+        for method, curve in baselines.items():
+            style = METHOD_STYLES[method]
+            right.plot(curve["step"], _smooth(curve["loss"]), color=style.color, label=style.label)
+        right.set(title="baselines: training loss", xlabel="step")
+        for axes in (left, right):
+            axes.legend()
+        return png(figure)
+
+
+def _smooth(values: pd.Series) -> pd.Series:
+    """Average a fiftieth of the curve around each point, so that lines can be told apart."""
+    return values.rolling(max(len(values) // 50, 1), min_periods=1, center=True).mean()

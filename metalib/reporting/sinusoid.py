@@ -1,0 +1,152 @@
+"""What the report on sinusoid regression says: every figure of its text, from the long table and stored settings."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from metalib.reporting.style import METHOD_STYLES
+from metalib.reporting.tables import beside_published, examples_needed, own_shots, steps_needed
+
+PREFERRED_SHOTS = 10  # the K of the paper's figure 2 and of the talk's example
+
+
+def headline_shots(available: list[int]) -> int:
+    """Return the K that headline and illustration speak of: 10 where it was run, else the smallest."""
+    return PREFERRED_SHOTS if PREFERRED_SHOTS in available else min(available)
+
+
+def report_context(
+    table: pd.DataFrame,
+    anchors: Mapping[str, float],
+    published: Path,
+    rates: Mapping[str, Mapping[str, Mapping[str, float | None]]],
+    settings: Mapping[str, Mapping[str, Any]],
+    targets: tuple[float, ...],
+) -> dict[str, Any]:
+    """Return the values that ``report.md.j2`` asks for, apart from settings that the stage adds.
+
+    Args:
+        table: the long table of :func:`metalib.reporting.tables.score_table`.
+        anchors: errors of predictors that know no task.
+        published: CSV of published figures.
+        rates: for each fine-tuned method and K, the rates tried and the chosen.
+        settings: for each method what training was told.
+        targets: errors of the table "steps and examples needed".
+    """
+    query_points = int(table["query_points"].max())
+    steps = int(table["gradient_step"].max())
+    shown = own_shots(table, query_points)
+    comparison = beside_published(table, anchors, published, query_points)
+    plain = {method: _plain(values) for method, values in settings.items()}
+    return {
+        "anchors": anchors,
+        "steps": steps,
+        "query_points": query_points,
+        "shots": sorted(int(k) for k in table["test_shots"].unique()),
+        "n_tasks": int(table["n_tasks"].max()),
+        "n_seeds": int(table["n_seeds"].max()),
+        "headline": _headline(shown, steps),
+        "summary_table": _summary_table(shown, steps),
+        "steps_table": _named(steps_needed(shown, targets)),
+        "examples_table": _named(examples_needed(shown, targets, steps)),
+        "cross_table": _cross_table(table, query_points, steps),
+        "published_table": _published_table(comparison),
+        "sources": list(dict.fromkeys(comparison["source"])),
+        "rates_table": _rates_table(rates),
+        "settings": {METHOD_STYLES[m].label: values for m, values in plain.items()},
+        "setting_names": list(dict.fromkeys(name for values in plain.values() for name in values)),
+        "pretrained_points": plain["pretrained"]["points"],
+        "versions": ", ".join(f"{k} {v}" for k, v in settings["maml"]["versions"].items()),
+    }
+
+
+def _headline(shown: pd.DataFrame, steps: int) -> dict[str, float]:
+    k = headline_shots([int(k) for k in shown[shown["method"] == "maml"]["test_shots"]])
+
+    def error(method: str, step: int) -> float:
+        rows = shown[(shown["method"] == method) & (shown["test_shots"] == k) & (shown["gradient_step"] == step)]
+        return float(rows["mse_mean"].iloc[0])
+
+    return {
+        "k": k,
+        "steps": steps,
+        "maml_before": error("maml", 0),
+        "maml_after_one": error("maml", 1),
+        "maml_after_all": error("maml", steps),
+        "pretrained_after_all": error("pretrained", steps),
+        "ratio": error("pretrained", steps) / error("maml", steps),
+        "oracle": error("oracle", 0),
+    }
+
+
+def _summary_table(shown: pd.DataFrame, steps: int) -> pd.DataFrame:
+    rows = []
+    for keys, group in shown.groupby(["test_shots", "method"], sort=False):
+        k, method = keys if isinstance(keys, tuple) else (keys, "")
+        by_step = group.set_index("gradient_step")
+        last = by_step.iloc[-1]
+        row: dict[str, Any] = {"K": k, "method": METHOD_STYLES[str(method)].label}
+        for step in dict.fromkeys((0, 1, steps // 2, steps)):
+            row[f"step {step}"] = _with_interval(by_step.loc[step]) if step in by_step.index else None
+        rows.append({**row, "seed spread": float(last["seed_std"]), "diverged": int(last["n_diverged"])})
+    return pd.DataFrame(rows).sort_values("K", kind="stable")
+
+
+def _with_interval(row: Any) -> str:
+    return f"{row['mse_mean']:.3f} [{row['ci95_low']:.3f}, {row['ci95_high']:.3f}]"
+
+
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    """Replace method keys by labels and floats that stand for counts by whole numbers."""
+    named = table.assign(method=[METHOD_STYLES[str(m)].label for m in table["method"]])
+    targets = [column for column in named.columns if column not in ("method", "test_shots")]
+    named[targets] = named[targets].astype("Int64")
+    return named.rename(columns={"test_shots": "K", **{t: f"error ≤ {t}" for t in targets}})
+
+
+def _cross_table(table: pd.DataFrame, query_points: int, steps: int) -> pd.DataFrame:
+    rows = table[
+        (table["method"] == "maml") & (table["query_points"] == query_points) & (table["gradient_step"] == steps)
+    ]
+    pivot = rows.pivot_table(index="train_shots", columns="test_shots", values="mse_mean")
+    pivot.columns = [f"tested at K = {k}" for k in pivot.columns]
+    return pivot.rename_axis("trained at K").reset_index()
+
+
+def _published_table(comparison: pd.DataFrame) -> pd.DataFrame:
+    names = {"zero_function": "zero function", "best_non_adapting": "best non-adapting"}
+    interval = [
+        "-" if pd.isna(low) else f"[{low:.3f}, {high:.3f}]"
+        for low, high in zip(comparison["ci95_low"], comparison["ci95_high"], strict=True)
+    ]
+    return pd.DataFrame(
+        {
+            "method": [names.get(m) or METHOD_STYLES[m].label for m in comparison["method"]],
+            "trained at K": comparison["train_shots"],
+            "tested at K": comparison["test_shots"],
+            "gradient steps": comparison["gradient_step"],
+            "published": comparison["published"],
+            "ours": comparison["ours"],
+            "95% interval": interval,
+            "ours - published": comparison["difference"],
+        }
+    )
+
+
+def _rates_table(rates: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> pd.DataFrame:
+    rows = []
+    for method, by_shots in rates.items():
+        for name, tried in sorted(by_shots.items(), key=lambda item: int(item[0].removeprefix("k"))):
+            errors = {f"rate {r}": e for r, e in tried.items() if r != "chosen"}
+            ordered = dict(sorted(errors.items(), key=lambda item: float(item[0].removeprefix("rate "))))
+            row = {"method": METHOD_STYLES[method].label, "K": int(name.removeprefix("k"))}
+            rows.append({**row, "chosen rate": f"{tried['chosen']:g}", **ordered})
+    return pd.DataFrame(rows)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings that fit a table cell."""
+    flat = {name: value for name, value in values.items() if name != "versions"}
+    return {n: ", ".join(map(str, v)) if isinstance(v, list) else v for n, v in flat.items()}

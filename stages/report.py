@@ -1,0 +1,109 @@
+"""Write the report: tables, figures, metrics and the page, from stored scores only."""
+
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+from torch import Tensor
+
+from metalib.reporting import figures, tables
+from metalib.reporting.page import render_html, render_markdown
+from metalib.reporting.sinusoid import headline_shots, report_context
+from metalib.score_files import ILLUSTRATION_SCHEMA, load_scores
+from metalib.storage import load_tensors, read_json, write_bytes, write_json, write_text
+from metalib.tasks.dataset import TaskSet, load_task_set
+from stages.costs import print_costs
+from stages.running import PARAMS, ParamsOption, stage
+
+TITLE = "Transfer learning using meta-learning: the measured report"
+ILLUSTRATED = ("maml", "pretrained", "scratch")
+FINE_TUNED = ("pretrained", "scratch")
+
+
+def main(
+    dataset: Annotated[Path, typer.Argument(help="Task dataset of generate_tasks, e.g. data/sinusoid.")],
+    artifacts: Annotated[Path, typer.Argument(help="Trained methods and scores, e.g. artifacts/sinusoid.")],
+    published: Annotated[Path, typer.Argument(help="Published figures, e.g. published/sinusoid.csv.")],
+    output: Annotated[Path, typer.Argument(help="Folder to write, e.g. reports.")],
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Write tables, figures, metrics.json, report.md and a self-contained index.html (settings: report, evaluate)."""
+    with stage("report", params) as run, run.output(output) as folder:
+        settings, diverged_above = run.params.report, run.params.evaluate.diverged_above
+        anchors = read_json(dataset / "anchors.json")
+        illustrations = load_task_set(dataset / "illustrations.safetensors")
+        n_validation = len(load_task_set(dataset / "validation.safetensors").query.x)
+        loaded = {m: load_scores(artifacts / "scores" / m / "scores.safetensors") for m in tables.METHODS}
+        scores = [score for entries, _ in loaded.values() for score in entries]
+        table = tables.score_table(scores, diverged_above, settings.seed, settings.bootstrap_samples)
+        context = report_context(
+            table,
+            anchors,
+            published,
+            rates={m: read_json(artifacts / "scores" / m / "rates.json") for m in FINE_TUNED},
+            settings={m: trained_with for m, (_, trained_with) in loaded.items()},
+            targets=settings.target_errors,
+        )
+        k, predicted = _predictions(artifacts)
+        pictures = _pictures(table, anchors, illustrations, k, predicted, _curves(artifacts))
+        markdown = render_markdown(
+            {
+                **context,
+                "scale": run.params.scale,
+                "family": illustrations.family.to_dict(),
+                "illustration_k": k,
+                "n_validation": n_validation,
+                "diverged_above": diverged_above,
+                "bootstrap_samples": settings.bootstrap_samples,
+            }
+        )
+        write_text(folder / "tables" / "sinusoid.csv", table.to_csv(index=False, float_format="%.6g"))
+        for name, picture in pictures.items():
+            write_bytes(folder / name, picture)
+        shown = tables.own_shots(table, context["query_points"])
+        write_json(folder / "metrics.json", tables.headline_metrics(shown, anchors))
+        write_text(folder / "report.md", markdown)
+        write_text(folder / "index.html", render_html(markdown, TITLE, pictures))
+    print_costs()
+    print(f"report: {(output / 'index.html').resolve()}")
+
+
+def _predictions(artifacts: Path) -> tuple[int, dict[str, Tensor]]:
+    """Return the K of the illustration, and each method's predictions ``[tasks, steps + 1, n]`` at it."""
+    stored = {
+        m: load_tensors(artifacts / "scores" / m / "illustrations.safetensors", ILLUSTRATION_SCHEMA)[0]
+        for m in ILLUSTRATED
+    }
+    common = set.intersection(*(set(tensors) for tensors in stored.values()))
+    k = headline_shots([int(name.removeprefix("k")) for name in common])
+    return k, {m: tensors[f"k{k}"] for m, tensors in stored.items()}
+
+
+def _curves(artifacts: Path) -> dict[str, pd.DataFrame]:
+    return {m: pd.read_csv(artifacts / m / "curves.tsv", sep="\t") for m in ("maml", "pretrained", "oracle")}
+
+
+def _pictures(
+    table: pd.DataFrame,
+    anchors: dict[str, float],
+    illustrations: TaskSet,
+    k: int,
+    predicted: dict[str, Tensor],
+    curves: dict[str, pd.DataFrame],
+) -> dict[str, bytes]:
+    """Return every figure as PNG by its path in the report."""
+    shown = tables.own_shots(table, int(table["query_points"].max()))
+    steps = int(table["gradient_step"].max())
+    baselines = {method: curve for method, curve in curves.items() if method != "maml"}
+    drawn = tuple(dict.fromkeys((0, 1, steps)))
+    return {
+        "figures/regression.png": figures.regression(illustrations.query, illustrations.shots(k), predicted, drawn),
+        "figures/error_against_steps.png": figures.error_against_steps(shown, anchors),
+        "figures/error_against_examples.png": figures.error_against_examples(shown, drawn[1:]),
+        "figures/training_curves.png": figures.training_curves(curves["maml"], baselines),
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,99 @@
+"""What holds for every update rule."""
+
+import pytest
+import torch
+from torch.func import vmap
+
+from metalib.adaptation import adapt
+from metalib.losses import Batch, mean_squared_error
+from metalib.networks import MLP
+from metalib.randomness import generator
+from metalib.tasks import Sinusoid
+from metalib.update_rules import GradientDescent
+
+RULES = {
+    "gradient descent": GradientDescent(0.01),
+    "gradient descent, first order": GradientDescent(0.01, first_order=True),
+}
+ARCHITECTURE = MLP((1, 8, 1))
+LOSS = mean_squared_error(ARCHITECTURE.network())
+
+
+@pytest.fixture(params=RULES, name="rule")
+def _rule(request):
+    return RULES[request.param]
+
+
+def start(rule):
+    omega = rule.initial_omega(generator(0, "omega"))
+    return omega, ARCHITECTURE.initial_theta(generator(0, "initial theta"), 0.3)
+
+
+def support(n_tasks):
+    return Sinusoid().draw_examples(generator(0, "support"), (n_tasks,), 5)[1]
+
+
+def one(batch, index):
+    return Batch(batch.x[index], batch.y[index])
+
+
+def test_omega_has_the_promised_length(rule):
+    assert rule.initial_omega(generator(0, "omega")).shape == (rule.n_omega,)
+
+
+def test_step_is_pure_and_keeps_the_shape(rule):
+    omega, theta = start(rule)
+    gradient = torch.randn(theta.shape, generator=generator(0, "gradient"))
+    before = theta.clone()
+    state = rule.initial_state(theta)
+    first, _ = rule.step(omega, theta, gradient, torch.tensor(1.0), state)
+    second, _ = rule.step(omega, theta, gradient, torch.tensor(1.0), state)
+    assert first.shape == theta.shape
+    assert torch.equal(first, second)
+    assert torch.equal(theta, before)
+
+
+def test_no_steps_leave_theta_untouched(rule):
+    omega, theta = start(rule)
+    assert adapt(LOSS, rule, omega, theta, []) == [theta]
+
+
+def test_each_further_step_extends_the_same_path(rule):
+    omega, theta = start(rule)
+    batch = one(support(1), 0)
+    short, long = (adapt(LOSS, rule, omega, theta, [batch] * n) for n in (2, 4))
+    assert len(long) == 5
+    assert all(torch.equal(a, b) for a, b in zip(short, long, strict=False))
+
+
+def test_small_steps_lower_the_support_loss(rule):
+    omega, theta = start(rule)
+    batch = one(support(1), 0)
+    losses = [LOSS(t, batch) for t in adapt(LOSS, rule, omega, theta, [batch] * 5)]
+    assert losses[-1] < losses[0]
+
+
+def test_a_task_does_not_depend_on_its_neighbours_in_the_batch(rule):
+    omega, theta = start(rule)
+    batch = support(6)
+
+    def last(batch):
+        return adapt(LOSS, rule, omega, theta, [batch] * 3)[-1]
+
+    together = vmap(last)(batch)
+    changed = Batch(batch.x.clone(), batch.y.clone())
+    changed.x[1:], changed.y[1:] = 3.0, -100.0
+    assert torch.equal(vmap(last)(changed)[0], together[0])
+    for index in range(6):
+        torch.testing.assert_close(together[index], last(one(batch, index)), rtol=1e-5, atol=1e-6)
+
+
+def test_first_order_cuts_the_path_through_the_gradient(rule):
+    omega, theta = start(rule)
+    batch = one(support(1), 0)
+
+    def displacement(theta):
+        return (adapt(LOSS, rule, omega, theta, [batch])[-1] - theta).sum()
+
+    gradient = torch.func.grad(displacement)(theta)
+    assert bool((gradient == 0).all()) == rule.first_order

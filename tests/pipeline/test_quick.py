@@ -1,0 +1,88 @@
+"""The real pipeline at quick scale, in temporary clones of the work tree."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.clone import clone_work_tree
+from tools.quick import reproduce_quickly
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+pytestmark = pytest.mark.pipeline
+
+
+def dvc(clone, *arguments):
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def outputs(clone):
+    files = [p for top in ("data", "artifacts", "reports") for p in (clone / top).rglob("*") if p.is_file()]
+    return {str(path.relative_to(clone)): path.read_bytes() for path in files if path.name != ".gitignore"}
+
+
+@pytest.fixture(scope="module", name="clones")
+def _clones(tmp_path_factory):
+    """Two clones, each with its own run of the whole graph."""
+    before = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, check=True).stdout
+    clones = []
+    for name in ("first", "second"):
+        clone = tmp_path_factory.mktemp(name) / "a user's folder"
+        clone_work_tree(ROOT, clone)
+        assert reproduce_quickly(clone) == 0
+        clones.append(clone)
+    after = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, check=True).stdout
+    assert before == after, "a run in a clone changed the work tree"
+    return clones
+
+
+def test_two_runs_give_the_same_bytes(clones):
+    first, second = (outputs(clone) for clone in clones)
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+    assert (clones[0] / "dvc.lock").read_bytes() == (clones[1] / "dvc.lock").read_bytes()
+
+
+def test_the_run_leaves_every_promised_output(clones):
+    clone = clones[0]
+    rows = list(csv.DictReader((clone / "reports/tables/sinusoid.csv").open()))
+    assert {row["method"] for row in rows} == {"maml", "pretrained", "scratch", "oracle"}
+    steps = {int(row["gradient_step"]) for row in rows if row["method"] != "oracle"}
+    assert steps == set(range(11))
+    assert all(row["gradient_step"] == "0" for row in rows if row["method"] == "oracle")
+    metrics = json.loads((clone / "reports/metrics.json").read_text())["sinusoid"]
+    assert metrics["best_non_adapting"] < metrics["zero_function"]
+    assert metrics["maml_k10"]["mse_step10"] < metrics["maml_k10"]["mse_step0"]
+    page = (clone / "reports/index.html").read_text()
+    assert "scale: quick" in page
+    assert (clone / "reports/index.html").stat().st_size < 3_000_000
+    markdown = (clone / "reports/report.md").read_text()
+    for picture in (clone / "reports/figures").iterdir():
+        assert f"figures/{picture.name}" in markdown
+
+
+def test_nothing_is_left_to_do_and_status_is_clean(clones):
+    assert "Data and pipelines are up to date" in dvc(clones[0], "repro") + dvc(clones[0], "status")
+    assert json.loads(dvc(clones[0], "status", "--json")) == {}
+
+
+def test_a_later_section_reruns_later_stages_only(clones):
+    would_run = dvc(clones[0], "repro", "--dry")
+    assert "Running stage" not in would_run
+    params = clones[1] / "params.yaml"
+    params.write_text(params.read_text().replace("gradient_steps: 10", "gradient_steps: 9"))
+    would_run = dvc(clones[1], "repro", "--dry")
+    assert "Running stage 'evaluate@sinusoid-maml'" in would_run
+    assert "meta_train" not in would_run.replace("'meta_train@sinusoid-maml' didn't change", "")
+
+
+def test_changing_the_machine_settings_reruns_nothing(clones):
+    machine = clones[0] / "machine.yaml"
+    machine.write_text(machine.read_text().replace("workers: auto", "workers: 1"))
+    assert "Running stage" not in dvc(clones[0], "repro", "--dry")

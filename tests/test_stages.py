@@ -1,0 +1,191 @@
+"""Each stage as a plain function: what it writes, and what it refuses before any work."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+
+from metalib.storage import read_json
+from metalib.tasks.dataset import load_task_set
+from metalib.trained_method import TrainedMethod
+from stages import evaluate, generate_tasks, meta_train, report, running, train_baseline
+from stages.train_baseline import Method
+from tools.quick import set_scale
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def edit(old, new):
+    path = Path("params.yaml")
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.fixture(name="tiny")
+def _tiny(project_files):
+    """Settings small enough for a test, in an empty working directory."""
+    set_scale(Path("params.yaml"), "quick")
+    edit("meta_steps: 500", "meta_steps: 3")
+    edit("steps: 500", "steps: 3")
+    edit("shots: [5, 10, 20]    # K: MAML", "shots: [5, 10]    # K: MAML")
+    edit("gradient_steps: 10", "gradient_steps: 2")
+    Path("machine.yaml").write_text("workers: 1\n")
+    return project_files
+
+
+def refused(capsys, call, *arguments):
+    """Run a stage that must fail; return its message, which must be one line."""
+    with pytest.raises(typer.Exit) as exit_:
+        call(*arguments)
+    assert exit_.value.exit_code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+DATA, MAML = Path("data/sinusoid"), Path("artifacts/sinusoid/maml")
+
+
+def test_the_stages_one_after_the_other(tiny):
+    generate_tasks.main(DATA)
+    meta_train.main(DATA, MAML)
+    for baseline in Method:
+        train_baseline.main(baseline, DATA, Path(f"artifacts/sinusoid/{baseline}"))
+    for name in ("maml", *Method):
+        evaluate.main(DATA, Path(f"artifacts/sinusoid/{name}"), Path(f"artifacts/sinusoid/scores/{name}"))
+    report.main(DATA, Path("artifacts/sinusoid"), ROOT / "published" / "sinusoid.csv", Path("reports"))
+    assert sorted(path.name for path in MAML.iterdir()) == ["curves.tsv", "k10.safetensors", "k5.safetensors"]
+    method = TrainedMethod.load(MAML / "k10.safetensors")
+    assert method.phi.shape == (2, 1761)
+    assert method.settings["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert method.settings["meta_steps"] == 3
+    page = Path("reports/index.html").read_text()
+    assert "http://" not in page
+    assert "https://" not in page
+    assert page.count("data:image/png;base64,") == 4
+    assert not list(tiny.rglob("*.partial"))
+
+
+def test_scratch_and_maml_start_from_the_same_initialisation(tiny):
+    generate_tasks.main(DATA)
+    edit("learning_rate: 0.001  # Adam, outer", "learning_rate: 1.0e-30  # Adam, outer")
+    meta_train.main(DATA, MAML)
+    train_baseline.main(Method.SCRATCH, DATA, Path("scratch"))
+    scratch = TrainedMethod.load("scratch/weights.safetensors").phi
+    # three steps of 1e-30 move the zeros only, by less than any float32 beside 0.01 can show
+    torch.testing.assert_close(TrainedMethod.load(MAML / "k5.safetensors").phi, scratch, rtol=0, atol=1e-29)
+
+
+def test_datasets_have_the_sizes_of_the_settings_and_share_no_task(tiny):
+    generate_tasks.main(DATA)
+    validation, test = (load_task_set(DATA / f"{name}.safetensors") for name in ("validation", "test"))
+    assert validation.support.x.shape == (50, 20, 1)
+    assert test.query.x.shape == (100, 100, 1)
+    assert not set(validation.tasks.amplitude.tolist()) & set(test.tasks.amplitude.tolist())
+    illustrations = load_task_set(DATA / "illustrations.safetensors")
+    signs = torch.sign(illustrations.support.x[..., 0])
+    assert bool((signs == signs[:, :1]).all())  # support in one half of the inputs
+    anchors = read_json(DATA / "anchors.json")
+    assert anchors["best_non_adapting"] < anchors["zero_function"]
+
+
+def test_results_do_not_depend_on_the_number_of_workers(tiny):
+    generate_tasks.main(DATA)
+    meta_train.main(DATA, MAML)
+    Path("machine.yaml").write_text("workers: 2\n")
+    meta_train.main(DATA, Path("two"))
+    for path in MAML.iterdir():
+        assert path.read_bytes() == (Path("two") / path.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        (generate_tasks.main, (DATA,)),
+        (meta_train.main, (DATA, MAML)),
+        (train_baseline.main, (Method.ORACLE, DATA, Path("oracle"))),
+        (evaluate.main, (DATA, MAML, Path("scores"))),
+        (report.main, (DATA, Path("artifacts"), Path("published.csv"), Path("reports"))),
+    ],
+)
+def test_every_stage_checks_the_whole_settings_file_first(tiny, capsys, call, arguments):
+    edit("bootstrap_samples", "bootstrap_sample")
+    message = refused(capsys, call, *arguments)
+    assert "report.bootstrap_sample: unknown key" in message
+    assert "did you mean bootstrap_samples?" in message
+    assert not Path("data").exists()
+
+
+def test_a_missing_dataset_is_refused(tiny, capsys):
+    assert "distribution.json is missing; run the stage" in refused(capsys, meta_train.main, DATA, MAML)
+    assert not MAML.exists()
+
+
+def test_damaged_data_and_weights_are_refused(tiny, capsys):
+    generate_tasks.main(DATA)
+    train_baseline.main(Method.SCRATCH, DATA, Path("scratch"))
+    weights = Path("scratch/weights.safetensors")
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert "checksum mismatch" in refused(capsys, evaluate.main, DATA, Path("scratch"), Path("scores"))
+    weights.write_bytes((DATA / "test.safetensors").read_bytes())
+    message = refused(capsys, evaluate.main, DATA, Path("scratch"), Path("scores"))
+    assert "holds 'sinusoid tasks 1', but 'trained method 1' is needed" in message
+    weights.write_bytes(content)
+    test = DATA / "test.safetensors"
+    test.write_bytes(test.read_bytes()[:-100])
+    assert "test.safetensors is damaged" in refused(capsys, evaluate.main, DATA, Path("scratch"), Path("scores"))
+    assert "holds no trained method" in refused(capsys, evaluate.main, DATA, Path("nothing"), Path("scores"))
+    assert not Path("scores").exists()
+
+
+def test_an_unwritable_output_is_refused_before_any_work(tiny, capsys):
+    generate_tasks.main(DATA)
+    Path("file").write_text("")
+    assert "cannot write file/maml" in refused(capsys, meta_train.main, DATA, Path("file/maml"))
+
+
+def test_cuda_without_cuda_is_refused(tiny, capsys, monkeypatch):
+    generate_tasks.main(DATA)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("METALIB_DEVICE", "cuda")
+    assert "device: 'cuda' was asked for, but torch sees no CUDA device" in refused(capsys, meta_train.main, DATA, MAML)
+
+
+def test_diverged_training_is_refused_and_keeps_the_old_result(tiny, capsys):
+    generate_tasks.main(DATA)
+    meta_train.main(DATA, MAML)
+    before = (MAML / "k5.safetensors").read_bytes()
+    edit("inner_rate: 0.01", "inner_rate: 1.0e+30")
+    message = refused(capsys, meta_train.main, DATA, MAML)
+    assert "training diverged: the loss of seed 0 is" in message
+    assert "inner_rate that is too large" in message
+    assert (MAML / "k5.safetensors").read_bytes() == before
+    assert sorted(path.name for path in MAML.parent.iterdir()) == ["maml"]
+
+
+def test_divergence_in_a_worker_process_is_refused_alike(tiny, capsys):
+    generate_tasks.main(DATA)
+    edit("inner_rate: 0.01", "inner_rate: 1.0e+30")
+    Path("machine.yaml").write_text("workers: 2\n")
+    assert "training diverged" in refused(capsys, meta_train.main, DATA, MAML)
+
+
+def test_sources_that_change_meanwhile_void_the_result(tiny, capsys, monkeypatch):
+    prints = iter(["before", "after"])
+    monkeypatch.setattr(running, "fingerprint_sources", lambda: next(prints))
+    assert "the sources changed while generate_tasks ran" in refused(capsys, generate_tasks.main, DATA)
+    assert not DATA.exists()
+
+
+@pytest.mark.parametrize("name", ["generate_tasks", "meta_train", "train_baseline", "evaluate", "report"])
+def test_help_teaches(name):
+    command = [sys.executable, "-m", f"stages.{name}", "--help"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "e.g." in shown.stdout
+    assert "settings:" in shown.stdout.replace("\n", " ")

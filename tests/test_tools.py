@@ -1,0 +1,75 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools import preflight
+from tools.clone import clone_work_tree
+from tools.quick import set_scale
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=x", "-c", "user.email=x@localhost"]
+    return subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(name="repository")
+def _repository(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    for name, text in {"kept": "old", "gone": "", ".gitignore": "ignored\n", "ignored": "x"}.items():
+        (root / name).write_text(text)
+    git(root, "init", "--quiet")
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "-m", "start")
+    return root
+
+
+def test_a_clone_holds_the_work_tree_as_it_stands(repository, tmp_path):
+    (repository / "kept").write_text("edited")
+    (repository / "new").write_text("")
+    (repository / "gone").unlink()
+    clone_work_tree(repository, tmp_path / "clone")
+    files = {p.name for p in (tmp_path / "clone").iterdir()} - {".git"}
+    assert files == {"kept", "new", ".gitignore"}
+    assert (tmp_path / "clone" / "kept").read_text() == "edited"
+    assert git(tmp_path / "clone", "status", "--porcelain") == ""
+
+
+def test_set_scale_changes_one_word(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text())
+    set_scale(path, "quick")
+    old, new = (ROOT / "params.yaml").read_text().splitlines(), path.read_text().splitlines()
+    changed = [(a, b) for a, b in zip(old, new, strict=True) if a != b]
+    assert len(changed) == 1
+    assert changed[0][1].startswith("scale: quick")
+    path.write_text("seed: 1\n")
+    with pytest.raises(ValueError, match="no line 'scale"):
+        set_scale(path, "quick")
+
+
+def test_preflight_finds_no_fault_that_stops_this_project():
+    assert [finding for finding in preflight.findings(ROOT) if finding.fatal] == []
+
+
+def test_preflight_names_what_is_missing(tmp_path, monkeypatch):
+    for name in ("params.yaml", "machine.yaml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setattr(preflight.shutil, "which", lambda name: None)
+    monkeypatch.setattr(preflight.ctypes.util, "find_library", lambda name: None)
+    lines = [finding.line for finding in preflight.findings(tmp_path)]
+    assert any("no git repository" in line and "git init" in line for line in lines)
+    assert any("no C++ compiler" in line and "apt-get install g++" in line for line in lines)
+    assert any("not in the project's .venv" in line for line in lines)
+    assert sys.platform != "linux" or any("no EGL or OSMesa" in line for line in lines)
+    (tmp_path / "params.yaml").write_text("scale: 3\n")
+    assert any("scales: must hold" in f.line and f.fatal for f in preflight.findings(tmp_path))
+    monkeypatch.setenv("METALIB_DEVICE", "cuda")
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert any("torch sees no CUDA device" in f.line and f.fatal for f in preflight.findings(tmp_path))

@@ -1,0 +1,46 @@
+"""Run the whole pipeline at quick scale in a temporary clone, and say where its report is."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tools.clone import clone_work_tree
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def set_scale(params: Path, scale: str) -> None:
+    """Change the ``scale`` of a settings file, and nothing else of it.
+
+    Raises:
+        ValueError: the file has no line ``scale: ...``.
+    """
+    text, changed = re.subn(r"(?m)^scale:\s*\w+", f"scale: {scale}", params.read_text(), count=1)
+    if not changed:
+        raise ValueError(f"{params} has no line 'scale: ...'")
+    params.write_text(text)
+
+
+def reproduce_quickly(clone: Path) -> int:
+    """Run ``dvc repro`` at quick scale in ``clone``, with this Python; return its exit code."""
+    set_scale(clone / "params.yaml", "quick")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=clone, env=environment, check=False).returncode
+
+
+def main() -> int:
+    """Make the clone, run, and print where the report is."""
+    clone = Path(tempfile.mkdtemp(prefix="metalib-quick-"))
+    clone_work_tree(ROOT, clone)
+    code = reproduce_quickly(clone)
+    if code == 0:
+        print(f"quick run done in {clone} (delete it when you have read the report)")
+        print(f"report: {clone / 'reports' / 'index.html'}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
