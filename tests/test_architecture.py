@@ -28,7 +28,7 @@ ALLOWED = {
     "trained_method": BASE | {"adaptation", "meta_parameters", "storage", "update_rules"},
     "evaluation": BASE | {"adaptation", "meta_parameters", "trained_method", "update_rules"},
     "score_files": {"storage"},
-    "reporting": {"losses", "randomness", "score_files", "statistics"},
+    "reporting": {"losses", "randomness", "score_files", "statistics", "tasks"},
 }
 
 

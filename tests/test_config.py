@@ -107,7 +107,7 @@ def test_settings_are_frozen():
         ),
         ("  paper:", "  papier:", r"scales: must hold exactly the sections quick, default, paper"),
         # a mistake in a scale that is not chosen is found as well
-        ("{steps: 500,", "{steps: -500,", r"scales\.quick\.train_baseline\.steps: -500 is not allowed"),
+        ("{steps: 1000,", "{steps: -1,", r"scales\.quick\.train_baseline\.steps: -1 is not allowed"),
         ("scale: default", "scale: [default", "is not valid YAML"),
     ],
 )

@@ -5,10 +5,14 @@ import pandas as pd
 import pytest
 import torch
 
+from metalib.randomness import generator
 from metalib.reporting import figures, tables
 from metalib.reporting.page import markdown_table, render_html
+from metalib.reporting.sinusoid import unseen_half_errors
 from metalib.score_files import Scores, load_scores, save_scores
 from metalib.storage import StorageError
+from metalib.tasks import Sinusoid
+from metalib.tasks.dataset import draw_illustrations
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "published" / "sinusoid.csv"
 COLUMNS = (
@@ -146,3 +150,17 @@ def test_figures_are_the_same_bytes_each_time_and_leave_global_settings_alone(ta
     assert first == second
     assert first.startswith(b"\x89PNG")
     assert dict(mpl.rcParams) == before
+
+
+def test_the_error_in_the_unseen_half_counts_only_points_without_support():
+    illustrations = draw_illustrations(Sinusoid(), generator(0, "illustrations"), 2, 4)
+    truth = illustrations.query.y[..., 0]
+    wrong_where_seen = truth.clone()
+    wrong_where_seen[0, 101:] += 7  # the first task's support lies in the upper half
+    wrong_where_seen[1, :101] += 7  # the second's in the lower half
+    predicted = {
+        "maml": torch.stack([truth, wrong_where_seen], dim=1),
+        "scratch": torch.stack([truth, truth + 2], dim=1),
+    }
+    errors = unseen_half_errors(illustrations, predicted)
+    assert errors == {"MAML": pytest.approx(0, abs=1e-12), "scratch": pytest.approx(4, rel=1e-5)}

@@ -29,8 +29,8 @@ def edit(old, new):
 def _tiny(project_files):
     """Settings small enough for a test, in an empty working directory."""
     set_scale(Path("params.yaml"), "quick")
-    edit("meta_steps: 500", "meta_steps: 3")
-    edit("steps: 500", "steps: 3")
+    edit("meta_steps: 1000", "meta_steps: 3")
+    edit("steps: 1000", "steps: 3")
     edit("shots: [5, 10, 20]    # K: MAML", "shots: [5, 10]    # K: MAML")
     edit("gradient_steps: 10", "gradient_steps: 2")
     Path("machine.yaml").write_text("workers: 1\n")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from torch import Tensor
 
@@ -76,6 +77,7 @@ def error_against_steps(table: pd.DataFrame, anchors: Mapping[str, float]) -> by
             axes.axhline(anchors["best_non_adapting"], color="black", linewidth=0.8, linestyle=":")
             axes.set(title=f"K = {k} examples", xlabel="gradient steps", yscale="log")
         grid[0][0].set_ylabel("mean squared error")
+        _plain_log_ticks(grid[0][0])
         grid[0][0].text(0.1, anchors["best_non_adapting"] * 1.06, "best without adapting", fontsize=7)
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
@@ -129,6 +131,7 @@ def error_against_examples(table: pd.DataFrame, steps: tuple[int, ...]) -> bytes
             axes.set_xticks(shots, [str(k) for k in shots], minor=False)
             axes.minorticks_off()
         grid[0][0].set_ylabel("mean squared error")
+        _plain_log_ticks(grid[0][0])
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
         return png(figure)
@@ -155,9 +158,17 @@ def training_curves(maml: pd.DataFrame, baselines: Mapping[str, pd.DataFrame]) -
             style = METHOD_STYLES[method]
             right.plot(curve["step"], _smooth(curve["loss"]), color=style.color, label=style.label)
         right.set(title="baselines: training loss", xlabel="step")
+        _plain_log_ticks(left)
         for axes in (left, right):
             axes.legend()
         return png(figure)
+
+
+def _plain_log_ticks(axes: Axes) -> None:
+    """Label a logarithmic error axis at 1, 2 and 5 of each decade, as plain numbers."""
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _smooth(values: pd.Series) -> pd.Series:

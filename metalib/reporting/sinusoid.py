@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 from metalib.reporting.style import METHOD_STYLES
 from metalib.reporting.tables import beside_published, examples_needed, own_shots, steps_needed
+from metalib.tasks.dataset import TaskSet
 
 PREFERRED_SHOTS = 10  # the K of the paper's figure 2 and of the talk's example
 
@@ -59,6 +61,24 @@ def report_context(
         "setting_names": list(dict.fromkeys(name for values in plain.values() for name in values)),
         "pretrained_points": plain["pretrained"]["points"],
         "versions": ", ".join(f"{k} {v}" for k, v in settings["maml"]["versions"].items()),
+    }
+
+
+def unseen_half_errors(illustrations: TaskSet, predicted: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return each method's mean squared error after its last step where the illustrations hold no support.
+
+    Args:
+        illustrations: tasks whose support lies in one half of the inputs.
+        predicted: by method, ``[tasks, steps + 1, n]`` on the tasks' query inputs.
+    """
+    low, high = illustrations.family.x
+    middle = (low + high) / 2
+    support_is_upper = illustrations.support.x[:, :1, 0] > middle
+    unseen = (illustrations.query.x[..., 0] > middle) != support_is_upper
+    truth = illustrations.query.y[..., 0]
+    return {
+        METHOD_STYLES[method].label: float(((curves[:, -1] - truth)[unseen] ** 2).double().mean())
+        for method, curves in predicted.items()
     }
 
 

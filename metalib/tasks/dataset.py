@@ -48,9 +48,12 @@ def draw_task_set(family: Sinusoid, generator: torch.Generator, n_tasks: int, n_
 def draw_illustrations(family: Sinusoid, generator: torch.Generator, n_tasks: int, n_support: int) -> TaskSet:
     """Draw tasks whose support lies in one half of the inputs (in turn), and whose query is an even grid.
 
-    Figure 2 of Finn et al. (2017) shows such tasks: an adapted learner fits the half it never saw.
+    Figure 2 of Finn et al. (2017) shows such tasks. Amplitudes are drawn from the upper two thirds of the
+    family's, so that the curves can be seen.
     """
-    tasks = family.draw_tasks(generator, (n_tasks,))
+    smallest, largest = family.amplitude
+    visible = Sinusoid((smallest + (largest - smallest) / 3, largest), family.phase, family.x)
+    tasks = visible.draw_tasks(generator, (n_tasks,))
     low, high = family.x
     middle = (low + high) / 2
     halves = [
