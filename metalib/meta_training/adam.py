@@ -43,7 +43,7 @@ class Adam:
     def update(self, gradient: Tensor, state: AdamState, parameters: Tensor) -> tuple[Tensor, AdamState]:
         """Return parameters and state after one step; all shapes as ``parameters``."""
         step = state.step + 1
-        first = torch.lerp(state.first, gradient, 1 - self.beta1)
+        first = self.beta1 * state.first + (1 - self.beta1) * gradient
         second = self.beta2 * state.second + (1 - self.beta2) * gradient * gradient
         rate = (self.learning_rate / (1 - self.beta1**step)).to(parameters.dtype)
         second_correction = torch.sqrt(1 - self.beta2**step).to(parameters.dtype)

@@ -1,0 +1,159 @@
+"""Compile ``n`` steps of ``(state, data) -> (state, output)`` into one program without Python in its loop."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._higher_order_ops.scan import scan
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from metalib.compilation import small_matmul
+from metalib.compilation.cancel_concatenation import cancel_concatenation
+
+Step = Callable[[Any, Any], tuple[Any, Tensor]]
+"""``(state, data of one step) -> (state, output)``; pure, trees of tensors."""
+Program = Callable[[Any, Any], tuple[Any, Tensor]]
+"""``(state, data [steps, ...]) -> (state, outputs [steps, ...])``, for any number of steps from 2."""
+
+_VERSION = "1"  # part of the cache's key; to be raised when this file changes what is compiled
+_MOST_STEPS = 1_000_000
+
+
+class CompilationError(RuntimeError):
+    """A program could not be compiled."""
+
+
+def compiler() -> str | None:
+    """Return the C++ compiler that PyTorch would use here; None if there is none."""
+    return next((name for name in (os.environ.get("CXX"), "g++", "clang++") if name and shutil.which(name)), None)
+
+
+def compile_scan(step: Step, state: Any, data: Any, folder: Path) -> Program:
+    """Return ``step`` repeated over the leading axis of its data, as one compiled program for one CPU thread.
+
+    The step is traced once into tensor operations (autograd, vmap and all), products of small matrices
+    are replaced by a kernel made for them, and the whole loop is compiled ahead of time. The program is
+    kept in ``folder`` under a key of everything it depends on, so that a later process only loads it.
+
+    Args:
+        step: one step; must be pure, and its control flow must not depend on tensor values.
+        state: an example of the state.
+        data: an example of the data of one step, without the axis of steps.
+        folder: where programs are kept between runs.
+
+    Raises:
+        CompilationError: there is no C++ compiler, or the step cannot be traced or compiled.
+    """
+    cxx = compiler()
+    if cxx is None:
+        raise CompilationError("no C++ compiler found (Debian and Ubuntu: apt-get install g++)")
+    has_kernel = small_matmul.load_kernel(folder, cxx)
+    # Cloned: an example may hold one tensor twice, which the tracer would take for one value.
+    leaves, tree = tree_flatten(tree_map(torch.clone, (state, data)))
+    n_state = len(tree_flatten(state)[0])
+    path = folder / f"{_key(graph := _trace(step, leaves, tree, has_kernel), leaves)}.pt2"
+    if not path.exists():
+        try:
+            _compile(graph, leaves[:n_state], leaves[n_state:], path, has_kernel)
+        except Exception as error:  # the compiler's own errors have no common class
+            raise CompilationError(f"{type(error).__name__}: {str(error).splitlines()[0][:300]}") from error
+    package = torch._inductor.aoti_load_package(str(path), run_single_threaded=True)
+    state_tree = tree_flatten(state)[1]
+
+    def program(state: Any, data: Any) -> tuple[Any, Tensor]:
+        *new_state, outputs = package.loader.boxed_run([*tree_flatten(state)[0], *tree_flatten(data)[0]])
+        return tree_unflatten(new_state, state_tree), outputs
+
+    return program
+
+
+def _trace(step: Step, leaves: list[Tensor], tree: Any, has_kernel: bool) -> GraphModule:
+    """Return the step as a graph of tensor operations on the leaves of (state, data)."""
+
+    def flat(*values: Tensor) -> list[Tensor]:
+        state, data = tree_unflatten(list(values), tree)
+        return list(tree_flatten(step(state, data))[0])
+
+    aten = torch.ops.aten
+    products = _product if has_kernel else _thin_product
+    table = {aten.mm.default: products, aten.bmm.default: products, aten.pow.Tensor_Scalar: _power}
+    return cancel_concatenation(make_fx(flat, decomposition_table=table)(*leaves))
+
+
+def _thin_product(a: Tensor, b: Tensor) -> Any:
+    """Return a product with a side of 1 as multiplication and sum, which fuse with their neighbours."""
+    if a.shape[-1] == 1:
+        return a * b
+    if b.shape[-1] == 1:
+        return (a * b.mT).sum(-1, keepdim=True)
+    if a.shape[-2] == 1:
+        return (a.mT * b).sum(-2, keepdim=True)
+    return NotImplemented
+
+
+def _product(a: Tensor, b: Tensor) -> Any:
+    """Return a product as :func:`_thin_product` or through the kernel for small matrices."""
+    thin = _thin_product(a, b)
+    if thin is not NotImplemented or not small_matmul.fits(a, b):
+        return thin
+    if a.ndim == 2:
+        return small_matmul.small_matmul(a[None], b[None])[0]
+    return small_matmul.small_matmul(a, b)
+
+
+def _power(base: Tensor, exponent: float) -> Any:
+    """Return the powers that squares and their derivatives need without a call of pow."""
+    if exponent == 1:
+        return base
+    return base * base if exponent == 2 else NotImplemented
+
+
+def _key(graph: GraphModule, leaves: list[Tensor]) -> str:
+    """Return a hash of all that the compiled program depends on."""
+    constants = [(name, value.tolist()) for name, value in sorted(graph.named_buffers())]
+    signature = [(tuple(leaf.shape), leaf.stride(), str(leaf.dtype)) for leaf in leaves]
+    parts = (_VERSION, graph.code, constants, signature, torch.__version__, small_matmul.machine_key())
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+
+
+class _Scan(nn.Module):
+    """The loop over steps, as PyTorch's compiler takes it."""
+
+    def __init__(self, graph: GraphModule, n_state: int) -> None:
+        super().__init__()
+        self.graph = graph
+        self.n_state = n_state
+
+    def forward(self, state: tuple[Tensor, ...], data: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        def body(carry: list[Tensor], now: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+            results = self.graph(*carry, *now)
+            # Cloned, because scan refuses outputs that alias its inputs.
+            return [result.clone() for result in results[: self.n_state]], results[self.n_state].clone()
+
+        carry, outputs = scan(body, list(state), list(data), dim=0)
+        return (*carry, outputs)
+
+
+def _compile(graph: GraphModule, state: list[Tensor], data: list[Tensor], path: Path, has_kernel: bool) -> None:
+    example = tuple(leaf.expand(3, *leaf.shape).contiguous() for leaf in data)
+    steps = torch.export.Dim("steps", min=2, max=_MOST_STEPS)
+    shapes = ((None,) * len(state), tuple({0: steps} for _ in example))
+    settings: dict[str, Any] = {"cpp.threads": 1}
+    if has_kernel:
+        shims = {torch.ops.metalib.small_matmul.default: [small_matmul.SHIM]}
+        settings["aot_inductor.custom_ops_to_c_shims"] = shims
+    partial = path.with_suffix(f".{os.getpid()}.pt2")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad(), torch._inductor.config.patch(settings):
+        program = torch.export.export(
+            _Scan(graph, len(state)), (tuple(state), example), dynamic_shapes=shapes, strict=False
+        )
+        torch._inductor.aoti_compile_and_package(program, package_path=str(partial))
+    partial.replace(path)
