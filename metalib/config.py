@@ -11,11 +11,13 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from metalib.errors import MetalibError
+
 Scale = Literal["quick", "default", "paper"]
 SCALES: tuple[str, ...] = get_args(Scale)
 
 
-class ConfigError(ValueError):
+class ConfigError(MetalibError):
     """A settings file is missing, unreadable, or holds a value that is not allowed."""
 
 
@@ -78,6 +80,7 @@ class MetaTrainSettings(Section):
     first_order: StrictBool
     meta_batch: Count
     learning_rate: Positive
+    average_decay: Annotated[float, Field(strict=True, ge=0, lt=1)]
     meta_steps: Count
     seeds: Seeds
 
@@ -88,6 +91,7 @@ class TrainBaselineSettings(Section):
     meta_batch: Count
     points: Count
     learning_rate: Positive
+    average_decay: Annotated[float, Field(strict=True, ge=0, lt=1)]
     steps: Count
     seeds: Seeds
 
@@ -125,7 +129,9 @@ class MachineSettings(Section):
     """How this machine is used; nothing here changes what is computed beyond rounding, and DVC ignores it."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    backend: Literal["auto", "compiled", "eager"] = "auto"
     workers: Annotated[int, Field(strict=True, ge=1, le=1024)] | Literal["auto"] = "auto"
+    checkpoint_seconds: Annotated[float, Field(ge=0, le=86_400)] = 30.0
 
 
 def load_params(path: Path) -> Params:
@@ -156,7 +162,7 @@ def load_params(path: Path) -> Params:
 
 
 def load_machine(path: Path) -> MachineSettings:
-    """Return how to use this machine: ``machine.yaml``, overridden by ``METALIB_DEVICE`` and ``METALIB_WORKERS``.
+    """Return how to use this machine: ``machine.yaml``, overridden by ``METALIB_DEVICE`` and the like.
 
     Raises:
         ConfigError: a key is unknown or a value is not allowed.
@@ -165,7 +171,7 @@ def load_machine(path: Path) -> MachineSettings:
     for key in MachineSettings.model_fields:
         value = os.environ.get(f"METALIB_{key.upper()}")
         if value is not None:
-            raw[key] = int(value) if value.isdigit() else value
+            raw[key] = YAML(typ="safe").load(value)
     return _validate(MachineSettings, raw, path)
 
 

@@ -13,10 +13,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from metalib.errors import MetalibError
+
 _HEADER_KEY = "metalib"  # one key only: safetensors writes several in no fixed order
 
 
-class StorageError(RuntimeError):
+class StorageError(MetalibError):
     """A file is missing, damaged, of another kind than asked for, or cannot be written."""
 
 

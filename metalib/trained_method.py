@@ -140,6 +140,6 @@ class TrainedMethod:
         )
 
 
-def versions(device: torch.device) -> dict[str, str]:
-    """Return what the bytes of a result depend on beside code and settings: versions and kind of device."""
-    return {"torch": torch.__version__.split("+")[0], "device": device.type}
+def versions(device: torch.device, backend: str) -> dict[str, str]:
+    """Return what the bytes of a result depend on beside code and settings: versions, kind of device, backend."""
+    return {"torch": torch.__version__.split("+")[0], "device": device.type, "backend": backend}

@@ -14,7 +14,7 @@ from metalib.storage import StorageError, save_tensors, write_json
 from metalib.tasks.dataset import TaskSet, first_points, load_task_set
 from metalib.trained_method import TrainedMethod
 from metalib.update_rules import GradientDescent, UpdateRule
-from stages.jobs import Advance, Job, run_jobs, worker_count
+from stages.jobs import Control, Job, run_jobs, worker_count
 from stages.running import PARAMS, ParamsOption, stage
 
 
@@ -53,7 +53,7 @@ def main(
 
 
 def evaluate(
-    settings: EvaluateSettings, path: Path, dataset: Path, shots: int, advance: Advance
+    settings: EvaluateSettings, path: Path, dataset: Path, shots: int, control: Control
 ) -> tuple[list[Scores], dict[str, Tensor], dict[str, float | None]]:
     """Evaluate one trained method at K = ``shots``; return scores, predictions for figures, and rates tried."""
     method = TrainedMethod.load(path)
@@ -63,10 +63,10 @@ def evaluate(
     if method.method == "oracle":
         return _evaluate_oracle(method, loss, test, shots), {}, {}
     rule, rates = _rule(settings, method, loss, dataset, shots)
-    advance(1)
+    control.advance(1)
     support, queries = test.shots(shots), [test.query, first_points(test.query, shots)]
     values = adaptation_scores(loss, rule, method.phi, support, queries, settings.gradient_steps)
-    advance(2)
+    control.advance(2)
     scores = [
         Scores(method.method, method.train_shots, shots, query.x.shape[-2], getattr(rule, "rate", None), value)
         for query, value in zip(queries, values, strict=True)
@@ -76,7 +76,7 @@ def evaluate(
         learner = method.learner(0, rule)
         drawn = predictions(learner, illustrations.shots(shots), illustrations.query.x, settings.gradient_steps)
         pictures[f"k{shots}"] = drawn
-    advance(3)
+    control.advance(3)
     return scores, pictures, rates
 
 

@@ -1,28 +1,52 @@
 """Independent jobs of a stage, side by side in processes of one thread each.
 
-What a job computes depends on its arguments alone, never on how many run at once.
+What a job computes depends on its arguments alone, never on how many run at once. A first interrupt (Ctrl-C, SIGTERM)
+asks every job to save and stop; after :data:`GRACE_SECONDS` those that have not are ended.
 """
 
 import multiprocessing
 import os
 import queue
-from collections.abc import Callable
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from metalib.config import MachineSettings
+from metalib.errors import Interrupted
+from stages.parent_death import die_with_parent
 from stages.progress import Bars
 
-Advance = Callable[[int], None]
-"""Called by a job with the units it has done so far."""
+GRACE_SECONDS = 1.5
+
+
+class Flag(Protocol):
+    """What threading's and multiprocessing's events have in common here."""
+
+    def is_set(self) -> bool:
+        """Whether the flag is up."""
+
+    def set(self) -> None:
+        """Raise the flag."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """What a running job tells the stage, and what the stage tells it."""
+
+    advance: Callable[[int], None]
+    stop: Flag
 
 
 @dataclass(frozen=True)
 class Job:
-    """``function(*arguments, advance)``, a module-level function; ``total`` units of work."""
+    """``function(*arguments, control)``, a module-level function; ``total`` units of work."""
 
     name: str
     total: int
@@ -37,38 +61,100 @@ def worker_count(machine: MachineSettings, n_jobs: int) -> int:
 
 
 def run_jobs(jobs: list[Job], workers: int, unit: str) -> list[Any]:
-    """Run the jobs, ``workers`` at once, under progress bars; return their results in the order of ``jobs``.
+    """Run the jobs, ``workers`` at once and in their order, under progress bars; return their results in that order.
 
-    The first exception of a job cancels those not yet started and is raised here.
+    Raises:
+        Interrupted: the stage was asked to stop.
+        Exception: the first exception of a job; jobs not yet started are cancelled.
     """
     with Bars(unit) as bars:
         for job in jobs:
             bars.add(job.name, job.total)
-        if workers == 1:
-            torch.set_num_threads(1)
-            return [job.function(*job.arguments, lambda done, n=job.name: bars.advance(n, done)) for job in jobs]
-        return _run_in_processes(jobs, workers, bars)
+        run = _run_here if workers == 1 else _run_in_processes
+        return run(jobs, workers, bars)
+
+
+@contextmanager
+def _interrupts_raise(flag: Flag) -> Iterator[None]:
+    """Within the body, Ctrl-C and SIGTERM raise the flag instead of ending the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, lambda *_: flag.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _run_here(jobs: list[Job], workers: int, bars: Bars) -> list[Any]:
+    """Run the jobs in a thread of this process, so that an interrupt is heard even while one compiles."""
+    torch.set_num_threads(1)
+    stop = threading.Event()
+    outcome: Future[list[Any]] = Future()
+
+    def work() -> None:
+        torch.set_num_threads(1)
+        try:
+            results = []
+            for job in jobs:
+                control = Control(lambda done, name=job.name: bars.advance(name, done), stop)  # type: ignore[misc]
+                results.append(job.function(*job.arguments, control))
+            outcome.set_result(results)
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    with _interrupts_raise(stop):
+        threading.Thread(target=work, daemon=True).start()
+        deadline = None
+        while not outcome.done():
+            wait([outcome], timeout=0.1)
+            deadline = _deadline(deadline, stop)
+            if deadline is not None and time.monotonic() > deadline:
+                raise Interrupted("stopped before a chunk of steps was done")
+        return outcome.result()
+
+
+def _deadline(deadline: float | None, stop: Flag) -> float | None:
+    return time.monotonic() + GRACE_SECONDS if deadline is None and stop.is_set() else deadline
 
 
 def _run_in_processes(jobs: list[Job], workers: int, bars: Bars) -> list[Any]:
     context = multiprocessing.get_context("spawn")
     messages: multiprocessing.Queue[tuple[str, int]] = context.Queue()
-    with ProcessPoolExecutor(workers, context, _start_worker, (messages,)) as pool:
-        futures = [pool.submit(_run_in_worker, job) for job in jobs]
-        pending: set[Future[Any]] = set(futures)
-        try:
+    stop = context.Event()
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (messages, stop))
+    try:
+        with _interrupts_raise(stop):
+            futures = [pool.submit(_run_in_worker, job) for job in jobs]
+            pending: set[Future[Any]] = set(futures)
+            deadline: float | None = None
             while pending:
-                finished, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+                finished, pending = wait(pending, timeout=0.1, return_when=FIRST_COMPLETED)
                 _show(messages, bars)
+                if stop.is_set():
+                    deadline = _deadline(deadline, stop)
+                    at_rest = all(future.done() or not future.running() for future in futures)
+                    if at_rest or (deadline is not None and time.monotonic() > deadline):
+                        raise Interrupted("stopped")
+                    continue
                 for future in finished:
                     future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
-    _show(messages, bars)
-    return [future.result() for future in futures]
+        _show(messages, bars)
+        return [future.result() for future in futures]
+    finally:
+        _end(pool)
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """Shut the pool down without waiting for jobs that still run."""
+    workers = list((getattr(pool, "_processes", None) or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in workers:
+        process.terminate()
+    for process in workers:
+        process.join()
 
 
 def _show(messages: "multiprocessing.Queue[tuple[str, int]]", bars: Bars) -> None:
@@ -80,16 +166,20 @@ def _show(messages: "multiprocessing.Queue[tuple[str, int]]", bars: Bars) -> Non
         bars.advance(name, done)
 
 
-_messages: "multiprocessing.Queue[tuple[str, int]] | None" = None
+class _Worker:
+    """What a worker process was given when it started."""
+
+    messages: "multiprocessing.Queue[tuple[str, int]]"
+    stop: Flag
 
 
-def _start_worker(messages: "multiprocessing.Queue[tuple[str, int]]") -> None:
-    global _messages  # noqa: PLW0603 (a process pool has no other place for its queue)
-    _messages = messages
+def _start_worker(messages: "multiprocessing.Queue[tuple[str, int]]", stop: Flag) -> None:
+    _Worker.messages, _Worker.stop = messages, stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the stage raises the flag
+    die_with_parent(signal.SIGKILL)
     torch.set_num_threads(1)
 
 
 def _run_in_worker(job: Job) -> Any:
-    messages = _messages
-    assert messages is not None
-    return job.function(*job.arguments, lambda done: messages.put((job.name, done)))
+    control = Control(lambda done: _Worker.messages.put((job.name, done)), _Worker.stop)
+    return job.function(*job.arguments, control)

@@ -1,7 +1,7 @@
 """Meta-train a learner: one initialisation for every K and seed."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -11,16 +11,17 @@ from metalib.config import Params
 from metalib.losses import Episode, mean_squared_error
 from metalib.meta_training.adam import Adam
 from metalib.meta_training.objectives import query_loss_after_adaptation
-from metalib.meta_training.supervised import Chunk, stack_seeds, train
+from metalib.meta_training.supervised import stack_seeds
 from metalib.networks import MLP
 from metalib.randomness import generator
 from metalib.storage import read_json
 from metalib.tasks import Sinusoid
 from metalib.trained_method import TrainedMethod, versions
 from metalib.update_rules import GradientDescent
-from stages.curves import CurveRecorder, write_curves
-from stages.jobs import Advance, Job, run_jobs, worker_count
-from stages.running import PARAMS, ParamsOption, choose_device, stage
+from stages.curves import write_curves
+from stages.jobs import Control, Job, run_jobs, worker_count
+from stages.running import PARAMS, ParamsOption, stage
+from stages.training import Trainer, initial_thetas, training
 
 
 def main(
@@ -33,37 +34,45 @@ def main(
     Writes k<K>.safetensors (the meta-parameters of all seeds) and curves.tsv (the query loss after
     adaptation, mean over seeds, against meta-steps).
     """
-    with stage("meta_train@sinusoid-maml", params) as run, run.output(output) as folder:
+    with (
+        stage("meta_train@sinusoid-maml", params) as run,
+        training(run, run.params.meta_train.meta_steps, _determinants(run.params, dataset)) as trainer,
+        run.output(output) as folder,
+    ):
         settings = run.params.meta_train
         family = Sinusoid.from_dict(read_json(dataset / "distribution.json")["family"])
-        device = choose_device(run.machine)
+        # Longest first, so that no worker is left alone with the longest.
+        by_length = sorted(settings.shots, reverse=True)
         jobs = [
-            Job(
-                f"MAML, K = {shots}",
-                settings.meta_steps,
-                meta_train,
-                (run.params, family, shots, str(device)),
-            )
-            for shots in settings.shots
+            Job(f"MAML, K = {shots}", settings.meta_steps, meta_train, (run.params, family, shots, trainer))
+            for shots in by_length
         ]
-        results = run_jobs(jobs, worker_count(run.machine, len(jobs)), "meta-steps")
-        for shots, (phi, _) in zip(settings.shots, results, strict=True):
-            _trained(run.params, shots, torch.from_numpy(phi), device).save(folder / f"k{shots}.safetensors")
-        curves = {f"k{shots}": curve for shots, (_, curve) in zip(settings.shots, results, strict=True)}
-        write_curves(folder / "curves.tsv", curves)
+        results = dict(zip(by_length, run_jobs(jobs, worker_count(run.machine, len(jobs)), "meta-steps"), strict=True))
+        for shots in settings.shots:
+            _trained(run.params, shots, torch.from_numpy(results[shots][0]), trainer).save(
+                folder / f"k{shots}.safetensors"
+            )
+        write_curves(folder / "curves.tsv", {f"k{shots}": results[shots][1] for shots in settings.shots})
+
+
+def _determinants(params: Params, dataset: Path) -> dict[str, Any]:
+    """Return the settings and data that determine what is trained."""
+    return {
+        "network": params.network.model_dump(mode="json"),
+        "meta_train": params.meta_train.model_dump(mode="json"),
+        "distribution": read_json(dataset / "distribution.json"),
+    }
 
 
 def meta_train(
-    params: Params, family: Sinusoid, shots: int, device: str, advance: Advance
+    params: Params, family: Sinusoid, shots: int, trainer: Trainer, control: Control
 ) -> tuple[np.ndarray, dict[int, float]]:
     """Meta-train MAML with K = ``shots`` for all seeds; return phi ``[seeds, n_phi]`` and the training curve."""
     settings = params.meta_train
     architecture = _architecture(params)
     rule = GradientDescent(settings.inner_rate, settings.first_order)
     objective = query_loss_after_adaptation(mean_squared_error(architecture.network()), rule, settings.inner_steps)
-    initial = torch.stack(
-        [architecture.initial_theta(generator(s, "initial theta"), params.network.initial_std) for s in settings.seeds]
-    )
+    phi = initial_thetas(architecture, settings.seeds, params.network.initial_std)
 
     def draw(first: int, count: int) -> Episode:
         shape = (count, settings.meta_batch)
@@ -71,22 +80,19 @@ def meta_train(
             family.draw_episodes(generator(seed, f"meta-training episodes, K = {shots}", first), shape, shots, shots)
             for seed in settings.seeds
         ]
-        return stack_seeds(episodes, device)
+        return stack_seeds(episodes, trainer.device)
 
-    curve = CurveRecorder()
     adam = Adam(settings.learning_rate)
-    chunk: Chunk
-    for chunk in train(objective, adam, initial.to(device), draw, settings.meta_steps, settings.seeds):
-        curve.record(chunk)
-        advance(chunk.steps)
-    return chunk.state.phi.cpu().numpy(), curve.points
+    return trainer.run(
+        f"k{shots}", objective, adam, phi, draw, settings.meta_steps, settings.seeds, settings.average_decay, control
+    )
 
 
 def _architecture(params: Params) -> MLP:
     return MLP((1, *params.network.hidden, 1))
 
 
-def _trained(params: Params, shots: int, phi: torch.Tensor, device: torch.device) -> TrainedMethod:
+def _trained(params: Params, shots: int, phi: torch.Tensor, trainer: Trainer) -> TrainedMethod:
     settings = params.meta_train
     return TrainedMethod(
         method="maml",
@@ -96,7 +102,10 @@ def _trained(params: Params, shots: int, phi: torch.Tensor, device: torch.device
         rule=GradientDescent(settings.inner_rate, settings.first_order),
         inner_steps=settings.inner_steps,
         train_shots=shots,
-        settings={**settings.model_dump(mode="json"), "versions": versions(device)},
+        settings={
+            **settings.model_dump(mode="json"),
+            "versions": versions(torch.device(trainer.device), trainer.backend),
+        },
     )
 
 

@@ -1,8 +1,10 @@
 """What every stage shares: settings checked first, outputs all or nothing, errors in one line, a log of its cost."""
 
 import hashlib
+import os
 import resource
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -14,9 +16,10 @@ from typing import Annotated
 import torch
 import typer
 
-from metalib.config import ConfigError, MachineSettings, Params, load_machine, load_params
-from metalib.meta_training.divergence import DivergenceError
+from metalib.config import MachineSettings, Params, load_machine, load_params
+from metalib.errors import Interrupted, MetalibError
 from metalib.storage import StorageError, write_json
+from stages.parent_death import die_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = Path("logs/stages")
@@ -26,7 +29,7 @@ PARAMS = Path("params.yaml")
 MACHINE = Path("machine.yaml")
 
 
-class StageError(RuntimeError):
+class StageError(MetalibError):
     """A stage cannot do what it was asked to."""
 
 
@@ -66,19 +69,22 @@ class Run:
 
 @contextmanager
 def stage(name: str, params_path: Path) -> Iterator[Run]:
-    """Run the body as stage ``name``: settings are validated first, expected errors end in one line and exit code 1."""
+    """Run the body as stage ``name``; settings are validated first.
+
+    Expected errors end in one line and exit code 1, an interrupt in one line and exit code 130.
+    """
     started = time.monotonic()
+    if "DVC_ROOT" in os.environ:
+        die_with_parent(signal.SIGTERM)  # a killed DVC leaves its stage running otherwise
     try:
-        run = Run(name, load_params(params_path), load_machine(MACHINE), fingerprint_sources())
-        yield run
-    except (ConfigError, StorageError, StageError, DivergenceError) as error:
+        yield Run(name, load_params(params_path), load_machine(MACHINE), fingerprint_sources())
+    except MetalibError as error:
         print(f"error: {name}: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
-    cost = {
-        "stage": name,
-        "seconds": round(time.monotonic() - started, 2),
-        "peak_memory_mb": _peak_memory_mb(),
-    }
+    except Interrupted as error:
+        print(f"interrupted: {name}: {error}", file=sys.stderr)
+        raise typer.Exit(130) from error
+    cost = {"stage": name, "seconds": round(time.monotonic() - started, 2), "peak_memory_mb": _peak_memory_mb()}
     write_json(LOGS / f"{name}.json", cost)
 
 
@@ -100,11 +106,12 @@ def choose_device(machine: MachineSettings) -> torch.device:
 
 
 def fingerprint_sources() -> str:
-    """Return a hash of every Python file of the project that can enter a result."""
+    """Return a hash of every source file of the project that can enter a result."""
     digest = hashlib.sha256()
     for package in ("metalib", "stages"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+        for path in sorted((ROOT / package).rglob("*")):
+            if path.suffix in (".py", ".cpp", ".j2"):
+                digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 
 

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -12,15 +12,16 @@ from metalib.config import Params
 from metalib.losses import Batch, mean_squared_error
 from metalib.meta_training.adam import Adam
 from metalib.meta_training.objectives import loss_without_adaptation
-from metalib.meta_training.supervised import stack_seeds, train
+from metalib.meta_training.supervised import stack_seeds
 from metalib.networks import MLP
 from metalib.randomness import generator
 from metalib.storage import read_json
 from metalib.tasks import Sinusoid
 from metalib.trained_method import TrainedMethod, versions
-from stages.curves import CurveRecorder, write_curves
-from stages.jobs import Advance, Job, run_jobs
-from stages.running import PARAMS, ParamsOption, choose_device, stage
+from stages.curves import write_curves
+from stages.jobs import Control, Job, run_jobs
+from stages.running import PARAMS, ParamsOption, stage
+from stages.training import Trainer, initial_thetas, training
 
 
 class Method(StrEnum):
@@ -43,12 +44,15 @@ def main(
     each input. scratch: the random initialisation, untrained; it is fine-tuned at evaluation only.
     Writes weights.safetensors (all seeds) and curves.tsv (training loss, mean over seeds, against steps).
     """
-    with stage(f"train_baseline@sinusoid-{method}", params) as run, run.output(output) as folder:
+    with (
+        stage(f"train_baseline@sinusoid-{method}", params) as run,
+        training(run, run.params.train_baseline.steps, _determinants(run.params, method, dataset)) as trainer,
+        run.output(output) as folder,
+    ):
         settings = run.params.train_baseline
         family = Sinusoid.from_dict(read_json(dataset / "distribution.json")["family"])
-        device = choose_device(run.machine)
         steps = 0 if method is Method.SCRATCH else settings.steps
-        job = Job(method, steps, train_baseline, (run.params, family, method, steps, str(device)))
+        job = Job(method, steps, train_baseline, (run.params, family, method, steps, trainer))
         phi, curve = run_jobs([job], 1, "steps")[0]
         TrainedMethod(
             method=method,
@@ -58,21 +62,32 @@ def main(
             rule=None,
             inner_steps=0,
             train_shots=None,
-            settings={**settings.model_dump(mode="json"), "versions": versions(device)},
+            settings={
+                **settings.model_dump(mode="json"),
+                "versions": versions(torch.device(trainer.device), trainer.backend),
+            },
         ).save(folder / "weights.safetensors")
         write_curves(folder / "curves.tsv", {"loss": curve})
 
 
+def _determinants(params: Params, method: Method, dataset: Path) -> dict[str, Any]:
+    """Return the settings and data that determine what is trained."""
+    return {
+        "method": method,
+        "network": params.network.model_dump(mode="json"),
+        "train_baseline": params.train_baseline.model_dump(mode="json"),
+        "distribution": read_json(dataset / "distribution.json"),
+    }
+
+
 def train_baseline(
-    params: Params, family: Sinusoid, method: Method, steps: int, device: str, advance: Advance
+    params: Params, family: Sinusoid, method: Method, steps: int, trainer: Trainer, control: Control
 ) -> tuple[np.ndarray, dict[int, float]]:
     """Train one baseline for all seeds; return theta ``[seeds, n_parameters]`` and the training curve."""
     settings = params.train_baseline
     architecture = _architecture(params, method)
     objective = loss_without_adaptation(mean_squared_error(architecture.network()))
-    theta = torch.stack(
-        [architecture.initial_theta(generator(s, "initial theta"), params.network.initial_std) for s in settings.seeds]
-    )
+    theta = initial_thetas(architecture, settings.seeds, params.network.initial_std)
 
     def draw(first: int, count: int) -> Batch:
         shape = (count, settings.meta_batch)
@@ -82,14 +97,11 @@ def train_baseline(
             tasks, examples = family.draw_examples(numbers, shape, settings.points)
             told = tasks.oracle_inputs(examples.x) if method is Method.ORACLE else examples.x
             batches.append(Batch(told, examples.y))
-        return stack_seeds(batches, device)
+        return stack_seeds(batches, trainer.device)
 
-    curve = CurveRecorder()
-    for chunk in train(objective, Adam(settings.learning_rate), theta.to(device), draw, steps, settings.seeds):
-        theta = chunk.state.phi
-        curve.record(chunk)
-        advance(chunk.steps)
-    return theta.cpu().numpy(), curve.points
+    adam = Adam(settings.learning_rate)
+    decay = settings.average_decay
+    return trainer.run(method, objective, adam, theta, draw, steps, settings.seeds, decay, control)
 
 
 def _architecture(params: Params, method: Method) -> MLP:

@@ -1,5 +1,6 @@
-"""Many steps of a pure function as one compiled program for the CPU."""
+"""Many steps of a pure function: eagerly, or as one compiled program for the CPU."""
 
-from metalib.compilation.scan_program import CompilationError, compile_scan, compiler
+from metalib.compilation.repeat import Backend, Program, Step, repeat_eagerly
+from metalib.compilation.scan_program import CompilationError, can_compile, compile_scan
 
-__all__ = ["CompilationError", "compile_scan", "compiler"]
+__all__ = ["Backend", "CompilationError", "Program", "Step", "can_compile", "compile_scan", "repeat_eagerly"]

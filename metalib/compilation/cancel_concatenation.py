@@ -1,12 +1,12 @@
 """Remove from a traced step the flat vectors that are joined only to be cut up again.
 
-Learners move as one flat vector: gradients of a network's parameters are concatenated, an update rule works on the
-vector, and the network cuts the result into parameters. With a vector for every task this moves memory that no arithmetic
-needs. Elementwise operations commute with concatenation, so each piece can take its own way; the compiler then fuses it
-with the products before and after.
+Learners move as one flat vector: gradients of a network's parameters are concatenated, an update rule works on
+the vector, and the network cuts the result into parameters. With a vector for every task this moves memory that no
+arithmetic needs. Elementwise operations commute with concatenation, so each piece can take its own way; the
+compiler then fuses it with the products before and after.
 """
 
-from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch.fx import GraphModule, Node
@@ -24,7 +24,7 @@ _ELEMENTWISE = {
 
 
 def cancel_concatenation(graph: GraphModule) -> GraphModule:
-    """Rewrite the graph in place: no value changes, apart from the order in which nothing is rounded; return it."""
+    """Rewrite the graph in place: the same operations on the same numbers; return it."""
     for node in list(graph.graph.nodes):
         if node.target == aten.split_with_sizes.default:
             _replace_split(node)
@@ -38,21 +38,23 @@ def cancel_concatenation(graph: GraphModule) -> GraphModule:
 
 
 def _replace_split(node: Node) -> None:
-    source, sizes, dim = (*node.args, 0)[:3]
+    source, sizes, dim = _arguments(node, None, None, 0)
     start = 0
     ends = []
     for size in sizes:
         ends.append((start, start + size))
         start += size
     for user in list(node.users):
-        _replace_by_piece(user, source, dim, *ends[user.args[1]])
+        _replace_by_piece(user, source, dim, *ends[cast(int, user.args[1])])
 
 
 def _replace_slice(node: Node) -> None:
-    source, dim, start, stop, step = (*node.args, *(None, 0, None, None, 1)[len(node.args) :])
+    source, dim, start, stop, step = _arguments(node, None, 0, None, None, 1)
     size = _shape(source)[dim]
     if step == 1:
-        _replace_by_piece(node, source, dim % len(_shape(source)), start or 0, size if stop is None else min(stop, size))
+        _replace_by_piece(
+            node, source, dim % len(_shape(source)), start or 0, size if stop is None else min(stop, size)
+        )
 
 
 def _replace_by_piece(node: Node, source: Node, dim: int, start: int, stop: int) -> None:
@@ -85,44 +87,40 @@ def _piece(source: Node, dim: int, start: int, stop: int) -> Node:
     if operand is not None:
         return operand
     if source.target in _ELEMENTWISE and _ends_in_concatenation(source, dim, start, stop):
-        args = [
+        args = tuple(
             _piece(arg, dim - len(_shape(source)) + len(_shape(arg)), start, stop)
             if isinstance(arg, Node) and _spans(arg, source, dim)
             else arg
             for arg in source.args
-        ]
-        return _call(graph.call_function, source.target, args, source, dim, stop - start)
-    return _call(graph.call_function, aten.slice.Tensor, [source, dim, start, stop], source, dim, stop - start)
-
-
-def _call(make: Callable[..., Node], target: object, args: list[object], like: Node, dim: int, size: int) -> Node:
-    node = make(target, tuple(args))
-    node.meta["val"] = like.meta["val"].narrow(dim, 0, size)
-    return node
+        )
+        piece = graph.call_function(cast(Any, source.target), args)
+    else:
+        piece = graph.call_function(aten.slice.Tensor, (source, dim, start, stop))
+    piece.meta["val"] = source.meta["val"].narrow(dim, 0, stop - start)
+    return piece
 
 
 def _operand(concatenation: Node, dim: int, start: int, stop: int) -> Node | None:
     """Return the operand of a concatenation that lies exactly at ``start:stop`` of ``dim``."""
-    operands, cat_dim = (*concatenation.args, 0)[:2]
+    operands, cat_dim = _arguments(concatenation, (), 0)
     if cat_dim % len(_shape(concatenation)) != dim:
         return None
     position = 0
     for operand in operands:
         size = _shape(operand)[dim]
         if (position, position + size) == (start, stop):
-            found: Node = operand
-            return found
+            return cast(Node, operand)
         position += size
     return None
 
 
 def _move_sum_into_concatenation(node: Node) -> None:
     """Replace ``sum(cat(pieces))`` by ``cat(sum(piece) ...)`` where the sum keeps the concatenated axis."""
-    source, dims, keep = (*node.args, *(None, [], False)[len(node.args) :])
+    source, dims, keep = _arguments(node, None, [], False)
     if source.target != aten.cat.default:
         return
     rank = len(_shape(source))
-    operands, cat_dim = (*source.args, 0)[:2]
+    operands, cat_dim = _arguments(source, (), 0)
     cat_dim %= rank
     reduced = {dim % rank for dim in dims}
     if not reduced or cat_dim in reduced:
@@ -135,6 +133,11 @@ def _move_sum_into_concatenation(node: Node) -> None:
         part.meta["val"] = torch.ops.aten.sum.dim_IntList(operand.meta["val"], dims, keep)
     joined.meta["val"] = node.meta["val"]
     node.replace_all_uses_with(joined)
+
+
+def _arguments(node: Node, *defaults: Any) -> tuple[Any, ...]:
+    """Return a node's positional arguments, those not given by their defaults."""
+    return (*node.args, *defaults[len(node.args) :])
 
 
 def _spans(arg: Node, result: Node, dim: int) -> bool:

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +11,30 @@ from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from metalib.compilation import small_matmul
 from metalib.compilation.cancel_concatenation import cancel_concatenation
-
-Step = Callable[[Any, Any], tuple[Any, Tensor]]
-"""``(state, data of one step) -> (state, output)``; pure, trees of tensors."""
-Program = Callable[[Any, Any], tuple[Any, Tensor]]
-"""``(state, data [steps, ...]) -> (state, outputs [steps, ...])``, for any number of steps from 2."""
+from metalib.compilation.repeat import Program, Step, repeat_eagerly
+from metalib.errors import MetalibError
 
 _VERSION = "1"  # part of the cache's key; to be raised when this file changes what is compiled
 _MOST_STEPS = 1_000_000
 
 
-class CompilationError(RuntimeError):
+class CompilationError(MetalibError):
     """A program could not be compiled."""
 
 
 def compiler() -> str | None:
     """Return the C++ compiler that PyTorch would use here; None if there is none."""
     return next((name for name in (os.environ.get("CXX"), "g++", "clang++") if name and shutil.which(name)), None)
+
+
+def can_compile(folder: Path) -> bool:
+    """Whether there is a C++ compiler here that builds against PyTorch; its first answer takes a second."""
+    cxx = compiler()
+    return cxx is not None and small_matmul.load_kernel(folder, cxx)
 
 
 def compile_scan(step: Step, state: Any, data: Any, folder: Path) -> Program:
@@ -68,6 +70,8 @@ def compile_scan(step: Step, state: Any, data: Any, folder: Path) -> Program:
     state_tree = tree_flatten(state)[1]
 
     def program(state: Any, data: Any) -> tuple[Any, Tensor]:
+        if len(tree_leaves(data)[0]) == 1:  # PyTorch's export takes 1 for a constant, not for a length
+            return repeat_eagerly(step, state, data)(state, data)
         *new_state, outputs = package.loader.boxed_run([*tree_flatten(state)[0], *tree_flatten(data)[0]])
         return tree_unflatten(new_state, state_tree), outputs
 
@@ -83,7 +87,7 @@ def _trace(step: Step, leaves: list[Tensor], tree: Any, has_kernel: bool) -> Gra
 
     aten = torch.ops.aten
     products = _product if has_kernel else _thin_product
-    table = {aten.mm.default: products, aten.bmm.default: products, aten.pow.Tensor_Scalar: _power}
+    table: dict[Any, Any] = {aten.mm.default: products, aten.bmm.default: products, aten.pow.Tensor_Scalar: _power}
     return cancel_concatenation(make_fx(flat, decomposition_table=table)(*leaves))
 
 

@@ -37,8 +37,8 @@ class Adam:
 
     def initial_state(self, parameters: Tensor) -> AdamState:
         """Return the state before the first step, for parameters of any shape."""
-        zero = torch.zeros_like(parameters)
-        return AdamState(zero, zero, torch.zeros((), dtype=torch.float64, device=parameters.device))
+        step = torch.zeros((), dtype=torch.float64, device=parameters.device)
+        return AdamState(torch.zeros_like(parameters), torch.zeros_like(parameters), step)
 
     def update(self, gradient: Tensor, state: AdamState, parameters: Tensor) -> tuple[Tensor, AdamState]:
         """Return parameters and state after one step; all shapes as ``parameters``."""

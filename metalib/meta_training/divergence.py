@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from metalib.errors import MetalibError
 
-class DivergenceError(RuntimeError):
+
+class DivergenceError(MetalibError):
     """Training met a loss that is not finite."""
 
 

@@ -8,25 +8,29 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
+from metalib.compilation.repeat import Backend, at, repeat_eagerly
 from metalib.meta_training.adam import Adam, AdamState
 from metalib.meta_training.divergence import refuse_divergence
 from metalib.meta_training.objectives import Objective
 
 CHUNK_STEPS = 100
-"""Meta-steps a chunk: tasks are drawn, divergence is checked and curves are recorded once a chunk."""
+"""Meta-steps a chunk: tasks are drawn, divergence is checked, curves are recorded and state is saved between chunks."""
 
 DrawChunk = Callable[[int, int], Any]
-"""``(first step, number of steps) -> tree of tensors [steps, seeds, tasks, ...]``."""
-
+"""``(first step, number of steps) -> tree of tensors [steps, seeds, tasks, ...]``; depends on the numbers alone."""
 
 Tree = TypeVar("Tree")
 
 
 class TrainingState(NamedTuple):
-    """Where training stands, for all seeds: meta-parameters ``phi`` ``[seeds, n_phi]`` and Adam's state."""
+    """Where training stands, for all seeds.
+
+    ``phi`` ``[seeds, n_phi]`` moves; ``average`` ``[seeds, n_phi]``, its moving average, is what training gives.
+    """
 
     phi: Tensor
     adam: AdamState
+    average: Tensor
 
 
 class Chunk(NamedTuple):
@@ -38,40 +42,75 @@ class Chunk(NamedTuple):
 
 
 def train(
-    objective: Objective, adam: Adam, phi: Tensor, draw: DrawChunk, n_steps: int, seeds: tuple[int, ...]
+    objective: Objective,
+    adam: Adam,
+    state: TrainingState,
+    draw: DrawChunk,
+    n_steps: int,
+    seeds: tuple[int, ...],
+    average_decay: float = 0.0,
+    first_step: int = 0,
+    backend: Backend = repeat_eagerly,
 ) -> Iterator[Chunk]:
-    """Train phi for ``n_steps`` meta-steps and yield after every chunk of them.
+    """Train for meta-steps ``first_step`` to ``n_steps`` and yield after every chunk of them.
 
     A meta-step moves each seed's phi by Adam along the gradient of the mean of ``objective`` over that
-    seed's meta-batch. Seeds are independent runs that share the arithmetic's batches.
+    seed's meta-batch. Seeds are independent runs that share the arithmetic's batches. A run that starts
+    from the state of an earlier chunk repeats the same program on the same data, so it gives the same bytes.
 
     Args:
         objective: what is minimised, of one task.
         adam: the optimiser's settings.
-        phi: where training starts, ``[seeds, n_phi]``.
-        draw: the training data of a chunk; must depend on the step numbers alone.
-        n_steps: number of meta-steps.
+        state: where training starts, see :func:`initial_state`.
+        draw: the training data of a chunk.
+        n_steps: number of meta-steps in all.
         seeds: the seeds' names, for messages.
+        average_decay: of the moving average of phi, see :func:`moving_average`; 0 gives the last phi itself.
+        first_step: meta-steps done before, a multiple of :data:`CHUNK_STEPS`.
+        backend: how a chunk's steps are run.
 
     Raises:
         DivergenceError: a loss is not finite; the message names step, seed and likely cause.
     """
-    state = TrainingState(phi, adam.initial_state(phi))
-    for first in range(0, n_steps, CHUNK_STEPS):
-        count = min(CHUNK_STEPS, n_steps - first)
-        data = draw(first, count)
-        losses = torch.empty(count, len(seeds), device=phi.device)
-        for index in range(count):
-            state, losses[index] = meta_step(objective, adam, state, _index(data, index))
+
+    def step(state: TrainingState, now: Any) -> tuple[TrainingState, Tensor]:
+        return meta_step(objective, adam, state, now, average_decay)
+
+    program = None
+    for first in range(first_step, n_steps, CHUNK_STEPS):
+        data = draw(first, min(CHUNK_STEPS, n_steps - first))
+        if program is None:
+            program = backend(step, state, at(data, 0))
+        state, losses = program(state, data)
         refuse_divergence(losses, first, seeds)
-        yield Chunk(state, first + count, losses)
+        yield Chunk(state, first + len(losses), losses)
 
 
-def meta_step(objective: Objective, adam: Adam, state: TrainingState, data: Any) -> tuple[TrainingState, Tensor]:
+def initial_state(phi: Tensor, adam: Adam) -> TrainingState:
+    """Return the state before the first meta-step, from ``phi`` ``[seeds, n_phi]``."""
+    return TrainingState(phi, adam.initial_state(phi), phi.clone())
+
+
+def meta_step(
+    objective: Objective, adam: Adam, state: TrainingState, data: Any, average_decay: float = 0.0
+) -> tuple[TrainingState, Tensor]:
     """Return the state after one meta-step and the loss before it, ``[seeds]``; ``data`` ``[seeds, tasks, ...]``."""
     gradient, losses = meta_gradient(objective, state.phi, data)
     phi, adam_state = adam.update(gradient, state.adam, state.phi)
-    return TrainingState(phi, adam_state), losses
+    average = moving_average(state.average, phi, adam_state.step, average_decay)
+    return TrainingState(phi, adam_state, average), losses
+
+
+def moving_average(average: Tensor, phi: Tensor, step: Tensor, decay: float) -> Tensor:
+    """Return ``d average + (1 - d) phi`` with ``d = min(decay, (1 + step) / (10 + step))``.
+
+    Adam at a constant rate ends in a random walk around its goal, and how far a learner can be pushed by
+    several inner steps varies along that walk. The average (Polyak and Juditsky 1992; exponential, over
+    about ``1 / (1 - decay)`` steps) is steadier. The early decay forgets the initialisation.
+    """
+    early = (1 + step) / (10 + step)
+    weight = (1 - torch.clamp(early, max=decay)).to(phi.dtype)
+    return average + weight * (phi - average) if decay > 0 else phi.clone()
 
 
 def meta_gradient(objective: Objective, phi: Tensor, data: Any) -> tuple[Tensor, Tensor]:
@@ -82,10 +121,6 @@ def meta_gradient(objective: Objective, phi: Tensor, data: Any) -> tuple[Tensor,
     # A seed's loss depends on its own phi alone, so the gradient of the sum holds every seed's gradient.
     (gradient,) = torch.autograd.grad(losses.sum(), phi)
     return gradient, losses.detach()
-
-
-def _index(tree: Any, index: int) -> Any:
-    return tree_map(lambda leaf: leaf[index], tree)
 
 
 def stack_seeds(trees: Sequence[Tree], device: torch.device | str) -> Tree:

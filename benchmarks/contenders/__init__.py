@@ -1,0 +1,1 @@
+"""Implementations of the meta-step, one module each, with ``prepare``; see :mod:`benchmarks.contenders.catalogue`."""

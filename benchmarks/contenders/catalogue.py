@@ -1,0 +1,38 @@
+"""Which contenders there are; importing this imports none of their libraries."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Run = Callable[[Any, Any], Any]
+"""``(theta [seeds, n_parameters], episodes [steps, seeds, tasks, ...]) -> theta`` after these meta-steps, from fresh Adam."""
+
+Prepare = Callable[[Any, Any, Any, Path], Run]
+"""``(problem, example theta, example episodes, folder) -> Run``; what it compiles is compiled for the example's shapes."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One implementation.
+
+    Args:
+        label: its name in tables.
+        packages: what must be importable beside metalib's own requirements.
+        steps: meta-steps a call; fewer where a step is slow.
+    """
+
+    label: str
+    packages: tuple[str, ...]
+    steps: int
+
+
+CONTENDERS = {
+    "metalib_compiled": Contender("metalib, compiled", (), 100),
+    "jax_scan": Contender("JAX: jit, scan, vmap", ("jax", "optax"), 100),
+    "metalib_eager": Contender("metalib, eager", (), 50),
+    "torch_loop": Contender("PyTorch: autograd, a loop over tasks", (), 10),
+    "higher_loop": Contender("higher: a loop over tasks", ("higher",), 10),
+    "torchopt_loop": Contender("TorchOpt: a loop over tasks", ("torchopt",), 10),
+}
+REFERENCE = "metalib_compiled"

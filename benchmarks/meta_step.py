@@ -1,0 +1,79 @@
+"""Measure the meta-step: beside other implementations, as it grows, and with seeds batched."""
+
+import importlib.util
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.contenders.catalogue import CONTENDERS, REFERENCE
+from benchmarks.contest import contest
+from benchmarks.growth import PROGRAMS, grow
+from benchmarks.machine import facts, versions
+from benchmarks.measure import CHECKED_STEPS, TOLERANCE
+from benchmarks.processes import MeasurementError
+from benchmarks.seeds import compare_seeds
+from benchmarks.summaries import rounded
+from metalib.storage import StorageError, write_json
+
+RESULT = Path("benchmarks/results/meta_step.json")
+
+
+def missing_packages() -> list[str]:
+    """Return what contenders need and this environment lacks."""
+    needed = {package for contender in CONTENDERS.values() for package in contender.packages}
+    return sorted(package for package in needed if importlib.util.find_spec(package) is None)
+
+
+def can_compile() -> bool:
+    """Whether this metalib compiles chunks of meta-steps."""
+    return importlib.util.find_spec("metalib.meta_training.compilation") is not None
+
+
+def run(quick: bool) -> dict[str, Any]:
+    """Make all measurements; return what :mod:`benchmarks.render` reads."""
+    names = [name for name in CONTENDERS if name != REFERENCE or can_compile()]
+    if REFERENCE not in names:
+        typer.echo(f"skipped: {CONTENDERS[REFERENCE].label}, for metalib.meta_training.compilation cannot be imported")
+    with tempfile.TemporaryDirectory(prefix="metalib-bench-") as made:
+        folder = Path(made)
+        meta_step = contest(names, folder, quick, typer.echo)
+        rate = meta_step["one_thread"]["floor"]["matrix_product_operations_per_second"]
+        programs = [name for name in PROGRAMS if name in names]
+        return {
+            "schema": "meta-step benchmark 1",
+            "quick": quick,
+            "machine": facts(),
+            "versions": versions(),
+            "labels": {name: CONTENDERS[name].label for name in names},
+            "check": {"steps": CHECKED_STEPS, "tolerance": TOLERANCE},
+            "meta_step": meta_step,
+            "growth": grow(programs, folder, rate, quick, typer.echo),
+            "seeds": compare_seeds(folder, quick, typer.echo) if REFERENCE in names else [],
+        }
+
+
+def main(
+    output: Annotated[Path, typer.Option(help="The JSON file to write.")] = RESULT,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds and sizes.")] = False,
+) -> None:
+    """Measure one meta-step against other implementations, its growth, and batched seeds; write the figures as JSON.
+
+    Every contender runs in a process of its own, and its parameters are checked against a float64 reference. Use the
+    machine for nothing else meanwhile.
+    """
+    if missing := missing_packages():
+        fix = "run `make bench`, or pip install -r benchmarks/requirements-bench.txt"
+        typer.echo(f"error: not installed: {', '.join(missing)}; {fix}", err=True)
+        raise typer.Exit(1)
+    try:
+        write_json(output, rounded(run(quick)))
+    except (MeasurementError, StorageError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"written: {output}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,166 @@
+"""Training as the stages run it: seeds batched, state saved between chunks, curves recorded."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from metalib.compilation import Backend, can_compile, compile_scan, repeat_eagerly
+from metalib.config import MachineSettings
+from metalib.errors import Interrupted
+from metalib.meta_training.adam import Adam
+from metalib.meta_training.checkpoints import Checkpoints, Progress, saved_steps, state_key
+from metalib.meta_training.objectives import Objective
+from metalib.meta_training.supervised import DrawChunk, initial_state, train
+from metalib.networks import MLP
+from metalib.randomness import generator
+from metalib.trained_method import versions
+from stages.jobs import Control
+from stages.running import Run, StageError, choose_device
+
+COMPILE_FROM_STEPS = 10_000
+"""Fewer steps take less time than compiling them."""
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """How training runs on this machine; plain values, so that a worker process can be handed one.
+
+    Args:
+        device: "cpu" or "cuda".
+        backend: "compiled" or "eager".
+        state: folder of this run's saved state, named by its key.
+        every_seconds: the least time between two savings.
+    """
+
+    device: str
+    backend: str
+    state: Path
+    every_seconds: float
+
+    def state_file(self, job: str) -> Path:
+        """Return where a job's state is saved."""
+        return self.state / f"{job}.safetensors"
+
+    def run(
+        self,
+        job: str,
+        objective: Objective,
+        adam: Adam,
+        phi: torch.Tensor,
+        draw: DrawChunk,
+        n_steps: int,
+        seeds: tuple[int, ...],
+        average_decay: float,
+        control: Control,
+    ) -> tuple[np.ndarray, dict[int, float]]:
+        """Train, from saved state where there is some; return the averaged phi ``[seeds, n_phi]`` and the curve.
+
+        The curve has a point a chunk: the loss averaged over the chunk's steps and seeds, by its last step.
+        """
+        checkpoints = Checkpoints(self.state_file(job), self.state.name, self.every_seconds, control.stop.is_set)
+        progress = checkpoints.restore(initial_state(phi.to(self.device), adam))
+        control.advance(progress.steps)
+        chunks = train(
+            objective,
+            adam,
+            progress.state,
+            draw,
+            n_steps,
+            seeds,
+            average_decay,
+            first_step=progress.steps,
+            backend=self._backend(),
+        )
+        for chunk in chunks:
+            curve = {**progress.curve, chunk.steps: chunk.losses.double().mean().item()}
+            progress = Progress(chunk.steps, chunk.state, curve)
+            checkpoints.keep(progress)
+            control.advance(chunk.steps)
+        return progress.state.average.cpu().numpy(), progress.curve
+
+    def _backend(self) -> Backend:
+        return partial(compile_scan, folder=programs_folder()) if self.backend == "compiled" else repeat_eagerly
+
+
+@contextmanager
+def training(run: Run, n_steps: int, determinants: Mapping[str, Any]) -> Iterator[Trainer]:
+    """Give a stage the means to train; state saved on the way is kept unless the body ends well.
+
+    Args:
+        run: the stage.
+        n_steps: how long training is, which decides whether compiling pays.
+        determinants: plain data that, with sources, versions, device and backend, determine the result.
+
+    Raises:
+        StageError: another process runs the same training, or CUDA is asked for and there is none.
+        Interrupted: passed on from the body, with a line on what is saved.
+    """
+    device = choose_device(run.machine)
+    backend = choose_backend(run.machine, device, n_steps)
+    key = state_key({**determinants, "sources": run.sources, **versions(device, backend)})
+    folder = cache_folder() / "training" / key
+    with _sole_owner(folder):
+        try:
+            yield Trainer(device.type, backend, folder, run.machine.checkpoint_seconds)
+        except Interrupted as error:
+            raise Interrupted(_what_is_saved(folder)) from error
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _sole_owner(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder of saved state, so that no two runs write the same state."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = folder.with_suffix(".lock")
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StageError("another process runs this very training; wait for it, or end it") from error
+        yield
+        lock.unlink(missing_ok=True)
+
+
+def _what_is_saved(folder: Path) -> str:
+    saved = [f"{path.stem} at step {saved_steps(path):,}" for path in sorted(folder.glob("*.safetensors"))]
+    if not saved:
+        return "nothing was saved yet; the same command starts again"
+    return f"saved: {', '.join(saved)}; the same command continues there"
+
+
+def initial_thetas(architecture: MLP, seeds: tuple[int, ...], std: float) -> torch.Tensor:
+    """Draw each seed's initial parameters ``[seeds, n_parameters]``; the same for every method of one architecture."""
+    return torch.stack([architecture.initial_theta(generator(seed, "initial theta"), std) for seed in seeds])
+
+
+def cache_folder() -> Path:
+    """Return the project's cache; DVC says where the project is, also when it runs a copy of it."""
+    return Path(os.environ.get("DVC_ROOT", ".")).resolve() / ".cache"
+
+
+def programs_folder() -> Path:
+    """Return where compiled programs are kept."""
+    return cache_folder() / "programs"
+
+
+def choose_backend(
+    machine: MachineSettings, device: torch.device, n_steps: int, say: Callable[[str], Any] = print
+) -> str:
+    """Return "compiled" or "eager": what the machine settings ask for, or with auto what is faster here."""
+    if machine.backend != "auto":
+        return machine.backend
+    if device.type != "cpu" or n_steps < COMPILE_FROM_STEPS:
+        return "eager"
+    if can_compile(programs_folder()):
+        return "compiled"
+    say("no C++ compiler that works with PyTorch was found: training runs uncompiled, many times slower")
+    return "eager"
