@@ -5,8 +5,9 @@ With A_l, Z_l, D_l the outputs, pre-activations and errors of layer l for n exam
     forward          Z_l = A_(l-1) W_l' + b_l
     backward         G_l = D_l' A_(l-1)                     D_(l-1) = M_(l-1) * (D_l W_l)
 
-The meta-gradient is the query gradient v at theta_T, carried back through the inner steps by v <- v - rate H v. H v, the
-derivative of the support gradient along v = (V_l, u_l), is the derivative R of the lines above (Pearlmutter 1994):
+The meta-gradient is the query gradient v at theta_T, carried back through the inner steps by v <- v - rate H v.
+H v, the derivative of the support gradient along v = (V_l, u_l), is the derivative R of the lines above (Pearlmutter
+1994):
 
     forward          R Z_l = R A_(l-1) W_l' + A_(l-1) V_l' + u_l
     backward         R G_l = R D_l' A_(l-1) + D_l' R A_(l-1)

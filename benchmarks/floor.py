@@ -1,7 +1,7 @@
 """The arithmetic a meta-step cannot do without, and the rate at which this machine does arithmetic.
 
-Counted are the multiply-adds of matrix products, of the algorithm as `benchmarks.by_hand` derives it; elementwise work, sums
-and memory count nothing, so a real program takes longer. With layers of d_(l-1) inputs and d_l outputs, let
+Counted are the multiply-adds of matrix products, of the algorithm as `benchmarks.by_hand` derives it; elementwise work,
+sums and memory count nothing, so a real program takes longer. With layers of d_(l-1) inputs and d_l outputs, let
 
     all = sum over all layers of d_(l-1) d_l,    later = the same without the first layer,
 
@@ -14,8 +14,8 @@ for the first layer's inputs need no derivative. An example then takes, in multi
     H v, backward to the weights            R D' A;  D' R A                     all + later
     H v, backward to the outputs            R D W;  D V                         2 later
 
-A support example meets all of these once an inner step, a query example the first two once a meta-step. A multiply-add is two
-operations. The count takes products as dense: that V has a rank of at most the number of query examples is not used.
+A support example meets all of these once an inner step, a query example the first two once a meta-step. A multiply-add
+is two operations. Products count as dense: that V has a rank of at most the number of query examples is not used.
 """
 
 import time

@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.contenders.catalogue import CONTENDERS
 from benchmarks.floor import count
 from benchmarks.machine import cores
+from benchmarks.preparation import describe, prepare_all
 from benchmarks.problem import Problem
 from benchmarks.processes import measure
 from benchmarks.summaries import summarise
@@ -22,7 +23,6 @@ AXES = {
 }
 QUICK_AXES = {"tasks": (1, 25, 100), "shots": (10, 20), "inner_steps": (1, 2), "width": (40, 80)}
 PROGRAMS = ("metalib_compiled", "metalib_eager")
-STEPS = 20
 REPEATS = 3
 
 
@@ -31,6 +31,11 @@ def problem_at(axis: str, value: int) -> Problem:
     if axis == "shots":
         return replace(Problem(), support=value, query=value)
     return replace(Problem(), **{axis: value})
+
+
+def steps_a_call(problem: Problem) -> int:
+    """Return how many meta-steps to time at once; fewer where one takes long."""
+    return 50 if count(problem).operations < 5e7 else 10
 
 
 def grow(programs: Sequence[str], folder: Path, rate: float, quick: bool, say: Say) -> list[dict[str, Any]]:
@@ -43,41 +48,38 @@ def grow(programs: Sequence[str], folder: Path, rate: float, quick: bool, say: S
         quick: take fewer points.
         say: called with a line for each measurement.
     """
-    done: dict[tuple[Problem, str], dict[str, Any]] = {}
-    rows = []
-    for axis, values in (QUICK_AXES if quick else AXES).items():
-        for value in values:
-            problem = problem_at(axis, value)
-            for name in programs:
-                if (problem, name) not in done:
-                    done[problem, name] = _measure(name, problem, folder)
-                    say(
-                        f"{axis} {value}: {CONTENDERS[name].label}: {done[problem, name]['ms_median']:.3f} ms a meta-step"
-                    )
-            operations = count(problem).operations
-            rows.append(
-                {
-                    "axis": axis,
-                    "value": value,
-                    "operations_per_meta_step": operations,
-                    "floor_ms": 1e3 * operations / rate,
-                    "programs": {name: done[problem, name] for name in programs},
-                }
-            )
-    return rows
+    points = [(axis, value) for axis, values in (QUICK_AXES if quick else AXES).items() for value in values]
+    problems = list(dict.fromkeys(problem_at(*point) for point in points))
+    found = {name: _measure(name, problems, folder, say) for name in programs}
+    return [
+        {
+            "axis": axis,
+            "value": value,
+            "operations_per_meta_step": count(problem_at(axis, value)).operations,
+            "floor_ms": 1e3 * count(problem_at(axis, value)).operations / rate,
+            "programs": {name: found[name][problem_at(axis, value)] for name in programs},
+        }
+        for axis, value in points
+    ]
 
 
-def _measure(name: str, problem: Problem, folder: Path) -> dict[str, Any]:
+def _measure(name: str, problems: Sequence[Problem], folder: Path, say: Say) -> dict[Problem, dict[str, Any]]:
     """Prepare in one process and time in another, whose peak memory then is that of training alone."""
-    arguments = {"name": name, "problem": asdict(problem), "folder": str(folder), "steps": STEPS}
-    on = cores()[-1:]
-    prepared = measure("benchmarks.measure:contender", {**arguments, "repeats": 0}, on, folder)
-    found = measure("benchmarks.measure:contender", {**arguments, "repeats": REPEATS}, on, folder)
-    return {
-        **summarise(found["samples_ms"], "ms"),
-        "prepare_first_s": prepared["prepare_s"],
-        "prepare_later_s": found["prepare_s"],
-        "peak_resident_mib": found["peak_resident_mib"],
-        "resident_before_mib": found["resident_before_mib"],
-        "largest_deviation": found["largest_deviation"],
-    }
+    seconds: list[float] | list[None] = [None] * len(problems)
+    if CONTENDERS[name].compiles:
+        seconds = prepare_all(name, problems, folder, say)
+    results = {}
+    for problem, prepared in zip(problems, seconds, strict=True):
+        order = {"name": name, "problem": asdict(problem), "folder": str(folder), "repeats": REPEATS}
+        arguments = {**order, "steps": steps_a_call(problem)}
+        found = measure("benchmarks.measure:contender", arguments, cores()[-1:], folder)
+        copied = ("peak_resident_mib", "resident_before_mib", "largest_deviation")
+        results[problem] = {
+            **summarise(found["samples_ms"], "ms"),
+            "prepare_first_s": prepared,
+            "prepare_later_s": found["prepare_s"],
+            **{key: found[key] for key in copied},
+        }
+        median = results[problem]["ms_median"]
+        say(f"{CONTENDERS[name].label}: {median:.3f} ms a meta-step, at {describe(problem)}")
+    return results

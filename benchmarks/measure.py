@@ -2,7 +2,6 @@
 
 import importlib
 import math
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +14,13 @@ from benchmarks.by_hand import train
 from benchmarks.contenders.catalogue import CONTENDERS, Run
 from benchmarks.machine import peak_resident_mib
 from benchmarks.problem import Problem, draw_episodes, initial_theta
+from benchmarks.processes import wait_for_the_others
 
 CHECKED_STEPS = 5
-TOLERANCE = 1e-6
-"""Largest absolute deviation of a parameter from the float64 reference after the checked steps, which move it by 0.005."""
+TOLERANCE = 1e-5
+"""Largest deviation of a parameter from the float64 reference after the checked steps, each moving it by 0.001."""
 LEAST_SECONDS = 0.25
-READY = "ready"
+MOST_SECONDS = 30.0
 
 
 class DisagreementError(RuntimeError):
@@ -65,7 +65,7 @@ def contender(
     if not repeats:
         return {"prepare_s": prepare_s}
     if side_by_side:
-        _wait_for_the_other()
+        wait_for_the_others()
     samples = time_calls(lambda: run(theta, episodes), repeats)
     result = {
         "prepare_s": prepare_s,
@@ -77,13 +77,16 @@ def contender(
 
 
 def time_calls(call: Callable[[], object], repeats: int) -> list[float]:
-    """Return seconds a call, ``repeats`` samples of calls that last LEAST_SECONDS together; warmed up before."""
+    """Return seconds a call: samples of as many calls as last LEAST_SECONDS together, after two to warm up.
+
+    There are ``repeats`` samples, or fewer, but at least one, once they took MOST_SECONDS.
+    """
     call()
     began = time.perf_counter()
     call()
     calls = max(1, math.ceil(LEAST_SECONDS / (time.perf_counter() - began)))
-    samples = []
-    for _ in range(repeats):
+    samples: list[float] = []
+    while len(samples) < repeats and sum(samples) * calls < MOST_SECONDS:
         began = time.perf_counter()
         for _ in range(calls):
             call()
@@ -110,9 +113,3 @@ def _deviation(name: str, run: Run, problem: Problem) -> float:
 
 def _arrays(episodes: Any, step: int, seed: int) -> Any:
     return tuple(part[step, seed].double().numpy() for batch in episodes for part in batch)
-
-
-def _wait_for_the_other() -> None:
-    sys.stdout.write(f"{READY}\n")
-    sys.stdout.flush()
-    sys.stdin.readline()

@@ -15,6 +15,7 @@ from benchmarks.measure import CHECKED_STEPS, TOLERANCE
 from benchmarks.processes import MeasurementError
 from benchmarks.seeds import compare_seeds
 from benchmarks.summaries import rounded
+from metalib.compilation import can_compile
 from metalib.storage import StorageError, write_json
 
 RESULT = Path("benchmarks/results/meta_step.json")
@@ -26,19 +27,14 @@ def missing_packages() -> list[str]:
     return sorted(package for package in needed if importlib.util.find_spec(package) is None)
 
 
-def can_compile() -> bool:
-    """Whether this metalib compiles chunks of meta-steps."""
-    return importlib.util.find_spec("metalib.meta_training.compilation") is not None
-
-
 def run(quick: bool) -> dict[str, Any]:
     """Make all measurements; return what :mod:`benchmarks.render` reads."""
-    names = [name for name in CONTENDERS if name != REFERENCE or can_compile()]
-    if REFERENCE not in names:
-        typer.echo(f"skipped: {CONTENDERS[REFERENCE].label}, for metalib.meta_training.compilation cannot be imported")
     with tempfile.TemporaryDirectory(prefix="metalib-bench-") as made:
         folder = Path(made)
-        meta_step = contest(names, folder, quick, typer.echo)
+        names = [name for name in CONTENDERS if name != REFERENCE or can_compile(folder / "probe")]
+        if REFERENCE not in names:
+            typer.echo(f"skipped: {CONTENDERS[REFERENCE].label}, for there is no C++ compiler that works with PyTorch")
+        meta_step = contest(names, folder / "contest", quick, typer.echo)
         rate = meta_step["one_thread"]["floor"]["matrix_product_operations_per_second"]
         programs = [name for name in PROGRAMS if name in names]
         return {
@@ -49,8 +45,8 @@ def run(quick: bool) -> dict[str, Any]:
             "labels": {name: CONTENDERS[name].label for name in names},
             "check": {"steps": CHECKED_STEPS, "tolerance": TOLERANCE},
             "meta_step": meta_step,
-            "growth": grow(programs, folder, rate, quick, typer.echo),
-            "seeds": compare_seeds(folder, quick, typer.echo) if REFERENCE in names else [],
+            "growth": grow(programs, folder / "growth", rate, quick, typer.echo),
+            "seeds": compare_seeds(folder / "growth", quick, typer.echo) if REFERENCE in names else [],
         }
 
 

@@ -1,4 +1,4 @@
-"""Every measurement runs in a process of its own, with its threads and processors set before any library is imported."""
+"""Every measurement runs in a process of its own, its threads and processors set before any library is imported."""
 
 import importlib
 import json
@@ -13,6 +13,7 @@ from benchmarks.machine import cores
 
 ROOT = Path(__file__).resolve().parent.parent
 _RESULT = "result: "
+_ERROR = "error: "
 _READY = "ready\n"
 
 
@@ -36,21 +37,29 @@ def measure(function: str, arguments: dict[str, Any], on: Sequence[int], folder:
 
 
 def measure_side_by_side(function: str, arguments: dict[str, Any], folder: Path, count: int) -> list[Any]:
-    """Return the results of ``count`` processes of one thread, on a processor each, that begin their timing together."""
+    """Return the results of ``count`` processes of one thread, on a processor each, that begin timing together."""
     mine = cores()
     arguments = {**arguments, "side_by_side": True}
     started = [_start(function, arguments, [mine[index % len(mine)]], folder) for index in range(count)]
     for process in started:
         assert process.stdout is not None
-        if process.stdout.readline() != _READY:
-            for other in started:
-                other.kill()
-            return [_finish(process)]
+        line = process.stdout.readline()
+        if line != _READY:
+            for each in started:
+                each.kill()
+            return [_finish(process, line)]
     for process in started:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
     return [_finish(process) for process in started]
+
+
+def wait_for_the_others() -> None:
+    """Say in a measuring process that all is ready, and wait until the others are; see :func:`measure_side_by_side`."""
+    sys.stdout.write(_READY)
+    sys.stdout.flush()
+    sys.stdin.readline()
 
 
 def _start(function: str, arguments: dict[str, Any], on: Sequence[int], folder: Path) -> "subprocess.Popen[str]":
@@ -63,25 +72,37 @@ def _start(function: str, arguments: dict[str, Any], on: Sequence[int], folder: 
 
 def _environment(threads: int, folder: Path) -> dict[str, str]:
     counts = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    one = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"} if threads == 1 else {}
-    own = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")}
-    return {**os.environ, **counts, **one, **own}
+    own = {
+        "CUDA_VISIBLE_DEVICES": "",
+        "JAX_PLATFORMS": "cpu",
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
+        "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false" if threads == 1 else "",
+    }
+    return {**os.environ, **counts, **own}
 
 
-def _finish(process: "subprocess.Popen[str]") -> Any:
+def _finish(process: "subprocess.Popen[str]", read: str = "") -> Any:
+    """Wait for the end of a process; return its result. ``read`` is what was read of its output before."""
     out, err = process.communicate()
-    for line in out.splitlines():
+    for line in (read + out).splitlines():
         if line.startswith(_RESULT):
             return json.loads(line.removeprefix(_RESULT))
-    cause = [line for line in err.splitlines() if line.strip()]
-    raise MeasurementError(cause[-1] if cause else f"a measuring process ended with code {process.returncode}")
+        if line.startswith(_ERROR):
+            raise MeasurementError(line.removeprefix(_ERROR))
+    last = [line for line in err.splitlines() if line.strip()][-1:]
+    raise MeasurementError(": ".join([f"a measuring process ended with code {process.returncode}", *last]))
 
 
 def _work(order: dict[str, Any]) -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, order["cores"])
     module, name = order["function"].split(":")
-    result = getattr(importlib.import_module(module), name)(**order["arguments"])
+    try:
+        result = getattr(importlib.import_module(module), name)(**order["arguments"])
+    except Exception as error:  # whatever it is, the process that waits for the result reports it
+        message = " ".join(str(error).split())
+        sys.stdout.write(f"{_ERROR}{type(error).__name__}: {message[:400]}\n")
+        return
     sys.stdout.write(f"{_RESULT}{json.dumps(result)}\n")
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders.catalogue import REFERENCE
-from benchmarks.machine import cores
+from benchmarks.preparation import prepare_all
 from benchmarks.problem import Problem
-from benchmarks.processes import measure, measure_side_by_side
+from benchmarks.processes import measure_side_by_side
 from benchmarks.summaries import summarise
 
 Say = Callable[[str], None]
@@ -23,17 +23,17 @@ def compare_seeds(folder: Path, quick: bool, say: Say) -> list[dict[str, Any]]:
 
     A seed-step is one meta-step of one seed. Its time is that of a process: two processes do two at a time.
     """
+    shots = (10,) if quick else SHOTS
+    problems = [Problem(support=k, query=k, seeds=seeds) for k in shots for seeds in (1, BATCHED_SEEDS)]
+    prepare_all(REFERENCE, problems, folder, say)
     rows = []
-    for shots in (10,) if quick else SHOTS:
-        for seeds in (1, BATCHED_SEEDS):
-            problem = Problem(support=shots, query=shots, seeds=seeds)
-            arguments = {"name": REFERENCE, "problem": asdict(problem), "folder": str(folder)}
-            function = "benchmarks.measure:contender"
-            measure(function, {**arguments, "repeats": 0}, cores()[-1:], folder)
-            repeats = 3 if quick else 9
-            found = measure_side_by_side(function, {**arguments, "repeats": repeats}, folder, PROCESSES)
-            samples = [sample / seeds for each in found for sample in each["samples_ms"]]
-            row = {"shots": shots, "seeds": seeds, "processes": PROCESSES, **summarise(samples, "ms_per_seed_step")}
-            rows.append(row)
-            say(f"K = {shots}, {seeds} seeds a program: {row['ms_per_seed_step_median']:.3f} ms a seed-step")
+    for problem in problems:
+        repeats = 3 if quick else 9
+        arguments = {"name": REFERENCE, "problem": asdict(problem), "folder": str(folder), "repeats": repeats}
+        found = measure_side_by_side("benchmarks.measure:contender", arguments, folder, PROCESSES)
+        samples = [sample / problem.seeds for each in found for sample in each["samples_ms"]]
+        sizes = {"shots": problem.support, "seeds": problem.seeds, "processes": PROCESSES}
+        rows.append({**sizes, **summarise(samples, "ms_per_seed_step")})
+        median = rows[-1]["ms_per_seed_step_median"]
+        say(f"K = {problem.support}, seeds a program {problem.seeds}: {median:.3f} ms a seed-step")
     return rows

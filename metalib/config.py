@@ -80,7 +80,6 @@ class MetaTrainSettings(Section):
     first_order: StrictBool
     meta_batch: Count
     learning_rate: Positive
-    average_decay: Annotated[float, Field(strict=True, ge=0, lt=1)]
     meta_steps: Count
     seeds: Seeds
 
@@ -91,7 +90,6 @@ class TrainBaselineSettings(Section):
     meta_batch: Count
     points: Count
     learning_rate: Positive
-    average_decay: Annotated[float, Field(strict=True, ge=0, lt=1)]
     steps: Count
     seeds: Seeds
 

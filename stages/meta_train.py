@@ -83,9 +83,7 @@ def meta_train(
         return stack_seeds(episodes, trainer.device)
 
     adam = Adam(settings.learning_rate)
-    return trainer.run(
-        f"k{shots}", objective, adam, phi, draw, settings.meta_steps, settings.seeds, settings.average_decay, control
-    )
+    return trainer.run(f"k{shots}", objective, adam, phi, draw, settings.meta_steps, settings.seeds, control)
 
 
 def _architecture(params: Params) -> MLP:

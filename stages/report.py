@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metalib.reporting import figures, tables
 from metalib.reporting.page import render_html, render_markdown
-from metalib.reporting.sinusoid import headline_shots, report_context, unseen_half_errors
+from metalib.reporting.sinusoid import headline_shots, report_context, seed_table, unseen_half_errors
 from metalib.score_files import ILLUSTRATION_SCHEMA, load_scores
 from metalib.storage import load_tensors, read_json, write_bytes, write_json, write_text
 from metalib.tasks.dataset import TaskSet, load_task_set
@@ -53,6 +53,7 @@ def main(
                 "scale": run.params.scale,
                 "family": illustrations.family.to_dict(),
                 "illustration_k": k,
+                "seed_table": seed_table(scores, diverged_above),
                 "unseen_half": unseen_half_errors(illustrations, predicted),
                 "n_validation": n_validation,
                 "diverged_above": diverged_above,

@@ -100,8 +100,7 @@ def train_baseline(
         return stack_seeds(batches, trainer.device)
 
     adam = Adam(settings.learning_rate)
-    decay = settings.average_decay
-    return trainer.run(method, objective, adam, theta, draw, steps, settings.seeds, decay, control)
+    return trainer.run(method, objective, adam, theta, draw, steps, settings.seeds, control)
 
 
 def _architecture(params: Params, method: Method) -> MLP:

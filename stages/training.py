@@ -59,10 +59,9 @@ class Trainer:
         draw: DrawChunk,
         n_steps: int,
         seeds: tuple[int, ...],
-        average_decay: float,
         control: Control,
     ) -> tuple[np.ndarray, dict[int, float]]:
-        """Train, from saved state where there is some; return the averaged phi ``[seeds, n_phi]`` and the curve.
+        """Train, from saved state where there is some; return phi ``[seeds, n_phi]`` and the training curve.
 
         The curve has a point a chunk: the loss averaged over the chunk's steps and seeds, by its last step.
         """
@@ -76,7 +75,6 @@ class Trainer:
             draw,
             n_steps,
             seeds,
-            average_decay,
             first_step=progress.steps,
             backend=self._backend(),
         )
@@ -85,7 +83,7 @@ class Trainer:
             progress = Progress(chunk.steps, chunk.state, curve)
             checkpoints.keep(progress)
             control.advance(chunk.steps)
-        return progress.state.average.cpu().numpy(), progress.curve
+        return progress.state.phi.cpu().numpy(), progress.curve
 
     def _backend(self) -> Backend:
         return partial(compile_scan, folder=programs_folder()) if self.backend == "compiled" else repeat_eagerly

@@ -14,8 +14,10 @@ GRAPH = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 # Each part of metalib, and the parts it may import.
 BASE = {"networks", "losses", "randomness"}
 ALLOWED = {
-    "config": set(),
-    "storage": set(),
+    "errors": set(),
+    "config": {"errors"},
+    "storage": {"errors"},
+    "compilation": {"errors"},
     "randomness": set(),
     "networks": set(),
     "losses": {"networks"},
@@ -24,7 +26,7 @@ ALLOWED = {
     "update_rules": BASE,
     "meta_parameters": {"update_rules"},
     "adaptation": {"losses", "update_rules"},
-    "meta_training": BASE | {"adaptation", "meta_parameters", "update_rules"},
+    "meta_training": BASE | {"adaptation", "compilation", "errors", "meta_parameters", "storage", "update_rules"},
     "trained_method": BASE | {"adaptation", "meta_parameters", "storage", "update_rules"},
     "evaluation": BASE | {"adaptation", "meta_parameters", "trained_method", "update_rules"},
     "score_files": {"storage"},

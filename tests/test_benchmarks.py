@@ -12,13 +12,17 @@ from benchmarks import growth, machine, meta_step, render
 from benchmarks.by_hand import Products, meta_gradient, train
 from benchmarks.contenders import metalib_eager, torch_loop
 from benchmarks.contenders.catalogue import CONTENDERS
-from benchmarks.contest import _compare
+from benchmarks.contest import compare
 from benchmarks.floor import count, floor_ms, measure_rate
-from benchmarks.measure import DisagreementError, contender, time_calls
+from benchmarks.measure import TOLERANCE, DisagreementError, contender, time_calls
 from benchmarks.problem import Problem, draw_episodes, initial_theta, to_layers, to_theta
 from benchmarks.processes import MeasurementError, measure
 from benchmarks.summaries import rounded, summarise
+from metalib.losses import mean_squared_error
+from metalib.meta_training.objectives import query_loss_after_adaptation
 from metalib.meta_training.supervised import meta_gradient as metalib_gradient
+from metalib.networks import MLP
+from metalib.update_rules import GradientDescent
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = Problem(tasks=3, support=4, query=5, width=6, inner_rate=0.1, initial_std=0.5)
@@ -75,10 +79,27 @@ def test_contenders_without_peers_agree_with_the_reference(module, tmp_path):
     np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-6)
 
 
-def test_a_contender_that_computes_something_else_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(metalib_eager, "prepare", lambda *_: lambda theta, episodes: theta)
+class FirstOrder(Problem):
+    """The paper's meta-step without second derivatives."""
+
+    def objective(self):
+        loss = mean_squared_error(MLP(self.sizes).network())
+        return query_loss_after_adaptation(loss, GradientDescent(self.inner_rate, first_order=True), self.inner_steps)
+
+
+@pytest.mark.parametrize("other", [FirstOrder(), Problem(inner_rate=0.0101), Problem(outer_rate=0.00101)])
+def test_a_contender_that_computes_something_else_is_refused(monkeypatch, tmp_path, other):
+    right = metalib_eager.prepare
+    monkeypatch.setattr(metalib_eager, "prepare", lambda problem, *rest: right(other, *rest))
     with pytest.raises(DisagreementError, match="metalib_eager disagrees"):
-        contender("metalib_eager", asdict(SMALL), threads=1, repeats=1, folder=str(tmp_path))
+        contender("metalib_eager", asdict(Problem()), threads=1, repeats=1, folder=str(tmp_path), steps=2)
+
+
+def test_a_contender_that_agrees_is_measured(tmp_path):
+    found = contender("metalib_eager", asdict(SMALL), threads=1, repeats=2, folder=str(tmp_path), steps=2)
+    assert len(found["samples_ms"]) == 2
+    assert found["largest_deviation"] < TOLERANCE
+    assert found["peak_resident_mib"] >= found["resident_before_mib"] > 1
 
 
 def test_layers_are_parts_of_theta():
@@ -90,8 +111,6 @@ def test_layers_are_parts_of_theta():
 
 
 def metalib_views(theta):
-    from metalib.networks import MLP
-
     return MLP(SMALL.sizes).network().unflatten(theta).values()
 
 
@@ -110,7 +129,7 @@ def test_matrix_products_have_a_rate():
 
 def test_a_measurement_runs_in_a_process_of_its_own_and_fails_in_one_line(tmp_path):
     on = machine.cores()[-1:]
-    assert measure("benchmarks.summaries:echo_threads", {}, on, tmp_path) == {"threads": 1}
+    assert measure("benchmarks.floor:measure_rate", {"seconds": 0.01}, on, tmp_path)["operations_per_second"] > 1e7
     with pytest.raises(MeasurementError, match="nowhere"):
         measure("benchmarks.nowhere:nothing", {}, on, tmp_path)
 
@@ -160,7 +179,7 @@ def made_up_results():
         "versions": {"torch": "2", "jax": None},
         "labels": {name: CONTENDERS[name].label for name in found},
         "check": {"steps": 5, "tolerance": 1e-6},
-        "meta_step": {"problem": asdict(Problem()), "one_thread": _compare(Problem(), 1, 1e10, found)},
+        "meta_step": {"problem": asdict(Problem()), "one_thread": compare(Problem(), 1, 1e10, found)},
         "growth": rows,
         "seeds": [seeds],
     }

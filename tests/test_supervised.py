@@ -6,7 +6,7 @@ from metalib.meta_training import supervised
 from metalib.meta_training.adam import Adam
 from metalib.meta_training.divergence import DivergenceError
 from metalib.meta_training.objectives import loss_without_adaptation, query_loss_after_adaptation
-from metalib.meta_training.supervised import meta_gradient, stack_seeds, train
+from metalib.meta_training.supervised import initial_state, meta_gradient, stack_seeds, train
 from metalib.networks import MLP
 from metalib.randomness import generator
 from metalib.tasks import Sinusoid
@@ -30,7 +30,8 @@ def draw(seeds):
 
 
 def run(seeds, steps, learning_rate=0.01):
-    return list(train(OBJECTIVE, Adam(learning_rate), phi(seeds), draw(seeds), steps, seeds))
+    adam = Adam(learning_rate)
+    return list(train(OBJECTIVE, adam, initial_state(phi(seeds), adam), draw(seeds), steps, seeds))
 
 
 def test_training_lowers_the_loss():
@@ -39,7 +40,7 @@ def test_training_lowers_the_loss():
     def same_tasks_each_step(first, count):
         return torch.utils._pytree.tree_map(lambda leaf: leaf.expand(count, *leaf.shape[1:]), frozen)
 
-    chunks = list(train(OBJECTIVE, Adam(0.02), phi((0,)), same_tasks_each_step, 200, (0,)))
+    chunks = list(train(OBJECTIVE, Adam(0.02), initial_state(phi((0,)), Adam()), same_tasks_each_step, 200, (0,)))
     assert chunks[-1].losses[-1] < 0.5 * chunks[0].losses[0]
 
 
@@ -89,9 +90,22 @@ def test_nan_stops_training_with_step_seed_and_likely_cause():
             episodes.query.y[17, 1] = float("nan")
         return episodes
 
-    training = train(OBJECTIVE, Adam(), phi(seeds), poisoned, 300, seeds)
+    training = train(OBJECTIVE, Adam(), initial_state(phi(seeds), Adam()), poisoned, 300, seeds)
     assert next(training).steps == supervised.CHUNK_STEPS
     with pytest.raises(
         DivergenceError, match=r"loss of seed 9 is nan at step 117; the likely cause is a learning_rate"
     ):
         next(training)
+
+
+def test_a_resumed_run_gives_the_same_bytes():
+    whole = run((0, 5), 250)
+    middle = whole[0]
+    resumed = list(train(OBJECTIVE, Adam(0.01), middle.state, draw((0, 5)), 250, (0, 5), first_step=middle.steps))
+    assert [chunk.steps for chunk in resumed] == [200, 250]
+    for mine, theirs in zip(
+        torch.utils._pytree.tree_leaves(resumed[-1].state),
+        torch.utils._pytree.tree_leaves(whole[-1].state),
+        strict=True,
+    ):
+        assert torch.equal(mine, theirs)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 Run = Callable[[Any, Any], Any]
-"""``(theta [seeds, n_parameters], episodes [steps, seeds, tasks, ...]) -> theta`` after these meta-steps, from fresh Adam."""
+"""``(theta [seeds, n_parameters], episodes [steps, seeds, tasks, ...]) -> theta`` after these meta-steps."""
 
 Prepare = Callable[[Any, Any, Any, Path], Run]
-"""``(problem, example theta, example episodes, folder) -> Run``; what it compiles is compiled for the example's shapes."""
+"""``(problem, example theta, example episodes, folder) -> Run``; compiled for the example's shapes, if at all."""
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,18 @@ class Contender:
         label: its name in tables.
         packages: what must be importable beside metalib's own requirements.
         steps: meta-steps a call; fewer where a step is slow.
+        compiles: whether it compiles something ahead.
     """
 
     label: str
     packages: tuple[str, ...]
     steps: int
+    compiles: bool = False
 
 
 CONTENDERS = {
-    "metalib_compiled": Contender("metalib, compiled", (), 100),
-    "jax_scan": Contender("JAX: jit, scan, vmap", ("jax", "optax"), 100),
+    "metalib_compiled": Contender("metalib, compiled", (), 100, compiles=True),
+    "jax_scan": Contender("JAX: jit, scan, vmap", ("jax", "optax"), 100, compiles=True),
     "metalib_eager": Contender("metalib, eager", (), 50),
     "torch_loop": Contender("PyTorch: autograd, a loop over tasks", (), 10),
     "higher_loop": Contender("higher: a loop over tasks", ("higher",), 10),

@@ -51,15 +51,16 @@ def prepare(problem: Problem, theta: Tensor, episodes: Episode, folder: Path) ->
         updates, state = optimiser.update(gradient, state)
         return (optax.apply_updates(layers, updates), state), value
 
-    @jax.jit
     def chunk(layers: Layers, episodes: Any) -> Any:
         (layers, _), losses = jax.lax.scan(step, (layers, optimiser.init(layers)), episodes)
         return layers, losses
 
+    compiled = jax.jit(chunk)
+
     def run(theta: Tensor, episodes: Episode) -> Tensor:
         flat = [jnp.asarray(part.numpy()) for part in to_layers(theta[0], problem)]
         data = tuple(tuple(jnp.asarray(part[:, 0].numpy()) for part in batch) for batch in episodes)
-        layers, _ = jax.block_until_ready(chunk(list(zip(flat[::2], flat[1::2], strict=True)), data))
+        layers, _ = jax.block_until_ready(compiled(list(zip(flat[::2], flat[1::2], strict=True)), data))
         return to_theta([torch.from_numpy(np.array(part)) for layer in layers for part in layer])
 
     run(theta, episodes)

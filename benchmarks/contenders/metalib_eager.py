@@ -1,25 +1,16 @@
-"""metalib's own meta-step, a batched one over tasks and seeds, in a Python loop over steps."""
+"""metalib without compilation: a meta-step batched over tasks and seeds, in a Python loop over steps."""
 
 from pathlib import Path
 
 from torch import Tensor
 
 from benchmarks.contenders.catalogue import Run
+from benchmarks.contenders.metalib_chunk import prepare_with
 from benchmarks.problem import Problem
-from metalib.losses import Batch, Episode
-from metalib.meta_training.adam import Adam
-from metalib.meta_training.supervised import TrainingState, meta_step
+from metalib.compilation import repeat_eagerly
+from metalib.losses import Episode
 
 
 def prepare(problem: Problem, theta: Tensor, episodes: Episode, folder: Path) -> Run:
     """Return the loop; nothing is compiled."""
-    adam, objective = Adam(problem.outer_rate), problem.objective()
-
-    def run(theta: Tensor, episodes: Episode) -> Tensor:
-        state = TrainingState(theta, adam.initial_state(theta))
-        for step in range(len(episodes.support.x)):
-            support, query = (Batch(part.x[step], part.y[step]) for part in episodes)
-            state, _ = meta_step(objective, adam, state, Episode(support, query))
-        return state.phi
-
-    return run
+    return prepare_with(repeat_eagerly, problem, theta, episodes)

@@ -18,7 +18,7 @@ def prepare(problem: Problem, theta: Tensor, episodes: Episode, folder: Path) ->
 
     def run(theta: Tensor, episodes: Episode) -> Tensor:
         network = module_of(theta[0], problem)
-        parameters = list(network.parameters())
+        parameters: list[Tensor] = list(network.parameters())
         adam = torch.optim.Adam(parameters, lr=problem.outer_rate)
         inner = torchopt.MetaSGD(network, lr=problem.inner_rate)
         (xs, ys), (query_xs, query_ys) = episodes

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,12 @@ def _trace(step: Step, leaves: list[Tensor], tree: Any, has_kernel: bool) -> Gra
     aten = torch.ops.aten
     products = _product if has_kernel else _thin_product
     table: dict[Any, Any] = {aten.mm.default: products, aten.bmm.default: products, aten.pow.Tensor_Scalar: _power}
-    return cancel_concatenation(make_fx(flat, decomposition_table=table)(*leaves))
+    graph = cancel_concatenation(make_fx(flat, decomposition_table=table)(*leaves))
+    # A program that carries a value which its loop does not read crashes when it runs (PyTorch 2.13).
+    for index, node in enumerate(graph.graph.find_nodes(op="placeholder")):
+        if not node.users:
+            raise CompilationError(f"the step does not use part {index} of its state and data; leave it out")
+    return graph
 
 
 def _thin_product(a: Tensor, b: Tensor) -> Any:
@@ -155,7 +161,8 @@ def _compile(graph: GraphModule, state: list[Tensor], data: list[Tensor], path: 
         settings["aot_inductor.custom_ops_to_c_shims"] = shims
     partial = path.with_suffix(f".{os.getpid()}.pt2")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad(), torch._inductor.config.patch(settings):
+    with torch.no_grad(), torch._inductor.config.patch(settings), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's own, about its own internals
         program = torch.export.export(
             _Scan(graph, len(state)), (tuple(state), example), dynamic_shapes=shapes, strict=False
         )

@@ -23,14 +23,10 @@ Tree = TypeVar("Tree")
 
 
 class TrainingState(NamedTuple):
-    """Where training stands, for all seeds.
-
-    ``phi`` ``[seeds, n_phi]`` moves; ``average`` ``[seeds, n_phi]``, its moving average, is what training gives.
-    """
+    """Where training stands, for all seeds: meta-parameters ``phi`` ``[seeds, n_phi]`` and Adam's state."""
 
     phi: Tensor
     adam: AdamState
-    average: Tensor
 
 
 class Chunk(NamedTuple):
@@ -48,7 +44,6 @@ def train(
     draw: DrawChunk,
     n_steps: int,
     seeds: tuple[int, ...],
-    average_decay: float = 0.0,
     first_step: int = 0,
     backend: Backend = repeat_eagerly,
 ) -> Iterator[Chunk]:
@@ -65,7 +60,6 @@ def train(
         draw: the training data of a chunk.
         n_steps: number of meta-steps in all.
         seeds: the seeds' names, for messages.
-        average_decay: of the moving average of phi, see :func:`moving_average`; 0 gives the last phi itself.
         first_step: meta-steps done before, a multiple of :data:`CHUNK_STEPS`.
         backend: how a chunk's steps are run.
 
@@ -74,7 +68,7 @@ def train(
     """
 
     def step(state: TrainingState, now: Any) -> tuple[TrainingState, Tensor]:
-        return meta_step(objective, adam, state, now, average_decay)
+        return meta_step(objective, adam, state, now)
 
     program = None
     for first in range(first_step, n_steps, CHUNK_STEPS):
@@ -88,29 +82,14 @@ def train(
 
 def initial_state(phi: Tensor, adam: Adam) -> TrainingState:
     """Return the state before the first meta-step, from ``phi`` ``[seeds, n_phi]``."""
-    return TrainingState(phi, adam.initial_state(phi), phi.clone())
+    return TrainingState(phi, adam.initial_state(phi))
 
 
-def meta_step(
-    objective: Objective, adam: Adam, state: TrainingState, data: Any, average_decay: float = 0.0
-) -> tuple[TrainingState, Tensor]:
+def meta_step(objective: Objective, adam: Adam, state: TrainingState, data: Any) -> tuple[TrainingState, Tensor]:
     """Return the state after one meta-step and the loss before it, ``[seeds]``; ``data`` ``[seeds, tasks, ...]``."""
     gradient, losses = meta_gradient(objective, state.phi, data)
     phi, adam_state = adam.update(gradient, state.adam, state.phi)
-    average = moving_average(state.average, phi, adam_state.step, average_decay)
-    return TrainingState(phi, adam_state, average), losses
-
-
-def moving_average(average: Tensor, phi: Tensor, step: Tensor, decay: float) -> Tensor:
-    """Return ``d average + (1 - d) phi`` with ``d = min(decay, (1 + step) / (10 + step))``.
-
-    Adam at a constant rate ends in a random walk around its goal, and how far a learner can be pushed by
-    several inner steps varies along that walk. The average (Polyak and Juditsky 1992; exponential, over
-    about ``1 / (1 - decay)`` steps) is steadier. The early decay forgets the initialisation.
-    """
-    early = (1 + step) / (10 + step)
-    weight = (1 - torch.clamp(early, max=decay)).to(phi.dtype)
-    return average + weight * (phi - average) if decay > 0 else phi.clone()
+    return TrainingState(phi, adam_state), losses
 
 
 def meta_gradient(objective: Objective, phi: Tensor, data: Any) -> tuple[Tensor, Tensor]:

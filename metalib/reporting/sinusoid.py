@@ -1,14 +1,16 @@
 """What the report on sinusoid regression says: every figure of its text, from the long table and stored settings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from metalib.reporting.style import METHOD_STYLES
 from metalib.reporting.tables import beside_published, examples_needed, own_shots, steps_needed
+from metalib.score_files import Scores
 from metalib.tasks.dataset import TaskSet
 
 PREFERRED_SHOTS = 10  # the K of the paper's figure 2 and of the talk's example
@@ -112,6 +114,32 @@ def _summary_table(shown: pd.DataFrame, steps: int) -> pd.DataFrame:
             row[f"step {step}"] = _with_interval(by_step.loc[step]) if step in by_step.index else None
         rows.append({**row, "seed spread": float(last["seed_std"]), "diverged": int(last["n_diverged"])})
     return pd.DataFrame(rows).sort_values("K", kind="stable")
+
+
+def seed_table(scores: Iterable[Scores], diverged_above: float) -> pd.DataFrame:
+    """Return how training seeds differ: MAML's mean and median errors by seed, on the largest query set.
+
+    For the headline K of training (the published table's), tested at the smallest K. Columns: seed (a
+    number from 0), mean errors after 1, half and all steps, the median after all steps, the share of tasks
+    with an error above 5 after half of the steps.
+    """
+    entries = [s for s in scores if s.method == "maml" and s.train_shots is not None]
+    trained = headline_shots([s.train_shots for s in entries if s.train_shots is not None])
+    tested = min(s.test_shots for s in entries)
+    here = [s for s in entries if (s.train_shots, s.test_shots) == (trained, tested)]
+    values = max(here, key=lambda s: s.query_points).values.double()
+    kept = values.masked_fill(~(values <= diverged_above), torch.nan)
+    steps = values.shape[2] - 1
+    half = max(steps // 2, 1)
+    rows = []
+    for seed in range(len(values)):
+        row: dict[str, Any] = {"seed": str(seed)}
+        for step in dict.fromkeys((1, half, steps)):
+            row[f"mean, step {step}"] = float(kept[seed, :, step].nanmean())
+        row[f"median, step {steps}"] = float(values[seed, :, steps].nan_to_num(nan=torch.inf).median())
+        row[f"tasks above 5, step {half}"] = f"{100 * float((~(values[seed, :, half] <= 5)).double().mean()):.1f}%"
+        rows.append(row)
+    return pd.DataFrame(rows).assign(**{"trained at K": trained, "tested at K": tested})
 
 
 def _with_interval(row: Any) -> str:
