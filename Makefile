@@ -1,7 +1,7 @@
 # make reproduce: set up and run the whole pipeline.   make test: set up and pass every check.   make help: the rest.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev reproduce quick test lint format clean
+.PHONY: help setup setup-dev reproduce quick test lint format bench clean
 
 # The commands of the environment come first, so that DVC's stages run its python.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -20,6 +20,9 @@ setup-dev: .venv/.dev  ## The same with linter, type checker and test runner.
 .venv/.dev: .venv/.runtime requirements-dev.txt
 	@sh tools/setup.sh requirements-dev.txt .venv/.dev
 
+.venv/.bench: .venv/.dev benchmarks/requirements-bench.txt
+	@sh tools/setup.sh benchmarks/requirements-bench.txt .venv/.bench
+
 reproduce: setup  ## Run the whole pipeline (dvc repro) and show where the report is.
 	@python -m tools.preflight
 	@python -m dvc repro
@@ -30,7 +33,7 @@ quick: setup  ## Run the whole pipeline at quick scale in a temporary clone; the
 	@python -m tools.quick
 
 test: setup-dev lint  ## Pass every check: lint, types, tests.
-	@python -m pytest -n 2 --dist worksteal
+	@python -m pytest -n 2 --dist loadfile
 
 lint: setup-dev
 	@python -m ruff check .
@@ -40,6 +43,10 @@ lint: setup-dev
 format: setup-dev  ## Format the code.
 	@python -m ruff check --fix .
 	@python -m ruff format .
+
+bench: .venv/.bench  ## Time the meta-step against peers and the arithmetic limit (about 20 minutes on idle cores).
+	@python -m benchmarks.meta_step
+	@python -m benchmarks.render
 
 clean:  ## Remove the environment and all caches; results stay.
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -147,14 +147,31 @@ def test_the_kernel_equals_float64_products(folder, batch, m, k, n):
     torch.testing.assert_close(products.double(), expected, rtol=1e-5, atol=1e-5 * k**0.5)
 
 
-def test_a_state_that_the_step_does_not_use_is_refused(folder):
-    with pytest.raises(CompilationError, match="does not use part 1 of its state and data"):
-        compile_scan(
-            lambda state, now: ((state[0] + now, state[0] * 2), now),
-            (torch.zeros(2), torch.zeros(2)),
-            torch.zeros(2),
-            folder,
-        )
+@pytest.mark.parametrize(
+    "twice", [lambda n, b: (n, n.clone()), lambda n, b: (n + 0 * b, n + 0 * b), lambda n, b: (n, n)]
+)
+def test_a_step_that_returns_one_value_twice_is_refused(folder, twice):
+    """PyTorch 2.13 compiles it to a program that crashes."""
+
+    def step(state, now):
+        a, b = state
+        moved = a + now
+        return twice(moved, b), moved.sum()
+
+    with pytest.raises(CompilationError, match="returns one value twice, as results 0 and 1"):
+        compile_scan(step, (torch.zeros(2), torch.ones(2)), torch.ones(2), folder)
+
+
+def test_a_state_that_the_step_does_not_read_is_no_harm(folder):
+    def step(state, now):
+        a, _ = state
+        return (a + now, now * 2), a.sum()
+
+    program = compile_scan(step, (torch.zeros(2), torch.ones(2)), torch.ones(2), folder)
+    (a, b), sums = program((torch.zeros(2), torch.ones(2)), torch.ones(3, 2))
+    assert a.tolist() == [3, 3]
+    assert b.tolist() == [2, 2]
+    assert sums.tolist() == [0, 2, 4]
 
 
 def joined_then_cut(a, b, theta):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
@@ -90,11 +90,33 @@ def _trace(step: Step, leaves: list[Tensor], tree: Any, has_kernel: bool) -> Gra
     products = _product if has_kernel else _thin_product
     table: dict[Any, Any] = {aten.mm.default: products, aten.bmm.default: products, aten.pow.Tensor_Scalar: _power}
     graph = cancel_concatenation(make_fx(flat, decomposition_table=table)(*leaves))
-    # A program that carries a value which its loop does not read crashes when it runs (PyTorch 2.13).
-    for index, node in enumerate(graph.graph.find_nodes(op="placeholder")):
-        if not node.users:
-            raise CompilationError(f"the step does not use part {index} of its state and data; leave it out")
+    _refuse_equal_results(graph)
     return graph
+
+
+def _refuse_equal_results(graph: GraphModule) -> None:
+    """Refuse a step that returns one value twice: PyTorch 2.13 would give both one buffer and crash when it runs.
+
+    Values are told apart by how they are computed: equal operations on equal values are equal.
+    """
+    copies = {torch.ops.aten.clone.default, torch.ops.aten.alias.default, torch.ops.aten.detach.default}
+    values: dict[Node, Any] = {}
+
+    def value(item: Any) -> Any:
+        return values.get(item, item) if isinstance(item, Node) else repr(item)
+
+    for node in graph.graph.nodes:
+        if node.target in copies:
+            values[node] = value(node.args[0])
+        elif node.op == "call_function":
+            arguments = tree_map(value, (list(node.args), dict(node.kwargs)), is_leaf=lambda x: isinstance(x, Node))
+            values[node] = hashlib.sha256(repr((str(node.target), arguments)).encode()).hexdigest()
+        else:
+            values[node] = node.name
+    results = [values[node] for node in next(iter(graph.graph.find_nodes(op="output"))).args[0]]
+    for index, result in enumerate(results):
+        if result in results[:index]:
+            raise CompilationError(f"the step returns one value twice, as results {results.index(result)} and {index}")
 
 
 def _thin_product(a: Tensor, b: Tensor) -> Any:
