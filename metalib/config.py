@@ -33,12 +33,20 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+def _worker_count(value: int | Literal["auto"]) -> int | Literal["auto"]:
+    if value != "auto" and not 1 <= value <= 1024:
+        raise ValueError("should be auto or a number from 1 to 1024")
+    return value
+
+
 Count = Annotated[int, Field(strict=True, ge=1, le=10**9)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Number = Annotated[float, Field(strict=True, ge=-1e6, le=1e6, allow_inf_nan=False)]
+Points = Annotated[int, Field(strict=True, ge=1, le=100_000)]
+Tasks = Annotated[int, Field(strict=True, ge=2, le=20_000)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Shot = Annotated[int, Field(strict=True, ge=1, le=1000)]
-Width = Annotated[int, Field(strict=True, ge=1, le=100_000)]
+Width = Annotated[int, Field(strict=True, ge=1, le=10_000)]
 Range = Annotated[tuple[Number, Number], AfterValidator(_ascending)]
 Shots = Annotated[tuple[Shot, ...], Field(min_length=1), AfterValidator(_distinct)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
@@ -65,10 +73,10 @@ class GenerateTasksSettings(Section):
     amplitude: Range
     phase: Range
     x: Range
-    support_points: Count
-    validation_tasks: Count
-    test_tasks: Annotated[int, Field(strict=True, ge=2, le=10**9)]
-    query_points: Count
+    support_points: Points
+    validation_tasks: Tasks
+    test_tasks: Tasks
+    query_points: Points
 
 
 class MetaTrainSettings(Section):
@@ -78,7 +86,7 @@ class MetaTrainSettings(Section):
     inner_rate: Positive
     inner_steps: Annotated[int, Field(strict=True, ge=1, le=1000)]
     first_order: StrictBool
-    meta_batch: Count
+    meta_batch: Points
     learning_rate: Positive
     meta_steps: Count
     seeds: Seeds
@@ -87,8 +95,8 @@ class MetaTrainSettings(Section):
 class TrainBaselineSettings(Section):
     """Training without an inner loop: pretrained and oracle."""
 
-    meta_batch: Count
-    points: Count
+    meta_batch: Points
+    points: Points
     learning_rate: Positive
     steps: Count
     seeds: Seeds
@@ -98,7 +106,7 @@ class EvaluateSettings(Section):
     """Adaptation on held-out tasks."""
 
     shots: Shots
-    gradient_steps: Annotated[int, Field(strict=True, ge=1, le=1000)]
+    gradient_steps: Annotated[int, Field(strict=True, ge=1, le=100)]
     finetune_rates: Positives
     diverged_above: Positive
 
@@ -107,7 +115,7 @@ class ReportSettings(Section):
     """Statistics of tables and figures."""
 
     seed: Seed
-    bootstrap_samples: Annotated[int, Field(strict=True, ge=100, le=10**6)]
+    bootstrap_samples: Annotated[int, Field(strict=True, ge=100, le=20_000)]
     target_errors: Positives
 
 
@@ -128,8 +136,8 @@ class MachineSettings(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     backend: Literal["auto", "compiled", "eager"] = "auto"
-    workers: Annotated[int, Field(strict=True, ge=1, le=1024)] | Literal["auto"] = "auto"
-    checkpoint_seconds: Annotated[float, Field(ge=0, le=86_400)] = 30.0
+    workers: Annotated[int | Literal["auto"], AfterValidator(_worker_count)] = "auto"
+    checkpoint_seconds: Annotated[float, Field(strict=True, ge=0, le=86_400)] = 30.0
 
 
 def load_params(path: Path) -> Params:
@@ -169,7 +177,7 @@ def load_machine(path: Path) -> MachineSettings:
     for key in MachineSettings.model_fields:
         value = os.environ.get(f"METALIB_{key.upper()}")
         if value is not None:
-            raw[key] = YAML(typ="safe").load(value)
+            raw[key] = int(value) if value.isdigit() else value
     return _validate(MachineSettings, raw, path)
 
 
@@ -178,7 +186,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raw = YAML(typ="safe").load(path.read_text())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); run from the project's root") from error
-    except YAMLError as error:
+    except (YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold named sections, got {type(raw).__name__}")
@@ -268,10 +276,12 @@ def _hint(given: Any, known: Any) -> str:
 def _refuse_contradictions(path: Path, scale: str, params: Params) -> None:
     tasks = params.generate_tasks
     most = max(params.evaluate.shots)
-    for key, available in (("support_points", tasks.support_points), ("query_points", tasks.query_points)):
+    # query_points must be more: at K points the two query sets of an evaluation would be one.
+    for key, available in (("support_points", tasks.support_points), ("query_points", tasks.query_points - 1)):
         if most > available:
             raise ConfigError(
-                f"{path}: evaluate.shots: {most} is more than generate_tasks.{key} = {available} (scale {scale}); "
+                f"{path}: evaluate.shots: {most} is more than generate_tasks.{key} allows, {available} "
+                f"(scale {scale}); "
                 f"lower the one or raise the other"
             )
     if not set(params.meta_train.shots) & set(params.evaluate.shots):

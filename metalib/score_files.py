@@ -9,6 +9,8 @@ from torch import Tensor
 from metalib.storage import load_tensors, save_tensors
 
 _SCHEMA = "scores 1"
+RATES_SCHEMA = "fine-tuning rates 1"
+"""For each ``k<K>`` the mean validation error by rate, and the chosen rate."""
 ILLUSTRATION_SCHEMA = "illustrations 1"
 """Predictions for the figures, ``k<K>`` ``[task, gradient step, x]``."""
 

@@ -108,6 +108,29 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+def write_checked_json(path: Path, schema: str, data: Any) -> None:
+    """Write plain data as JSON with its schema and checksum, atomically; see :func:`write_bytes`."""
+    write_json(path, {"schema": schema, "sha256": _json_checksum(data), "data": data})
+
+
+def read_checked_json(path: Path, schema: str) -> Any:
+    """Return the data that :func:`write_checked_json` wrote.
+
+    Raises:
+        StorageError: the file is missing, is not of this ``schema``, or its checksum does not match.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("schema") != schema:
+        raise StorageError(f"{path} does not hold {schema!r}; delete it and run `dvc repro`")
+    if content.get("sha256") != _json_checksum(content.get("data")):
+        raise StorageError(f"{path} is damaged (checksum mismatch); delete it and run `dvc repro`")
+    return content["data"]
+
+
+def _json_checksum(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
 def read_json(path: Path) -> Any:
     """Return the data of a JSON file.
 
@@ -116,7 +139,9 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except OSError as error:
+    except FileNotFoundError as error:
         raise StorageError(f"{path} is missing; run the stage that writes it (`dvc repro`)") from error
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read ({error.strerror}); check its rights") from error
     except ValueError as error:
         raise StorageError(f"{path} is damaged ({error}); delete it and run `dvc repro`") from error

@@ -1,5 +1,6 @@
 """What training leaves behind, on disk and in a notebook: the talk's f(D_train, x) -> y."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from metalib.adaptation import adapt
 from metalib.losses import Batch, mean_squared_error
 from metalib.meta_parameters import split
 from metalib.networks import MLP
-from metalib.storage import load_tensors, save_tensors
+from metalib.storage import StorageError, load_tensors, save_tensors
 from metalib.update_rules import GradientDescent, UpdateRule
 
 _SCHEMA = "trained method 1"
@@ -127,7 +128,7 @@ class TrainedMethod:
         tensors, header = load_tensors(Path(path), _SCHEMA)
         rule = dict(header["rule"]) if header["rule"] else None
         if rule is not None and rule.pop("kind") != "gradient_descent":
-            raise ValueError(f"{path}: unknown update rule; known: gradient_descent")
+            raise StorageError(f"{path}: unknown update rule; known: gradient_descent")
         return cls(
             method=header["method"],
             architecture=networks.from_dict(header["network"]),
@@ -142,4 +143,5 @@ class TrainedMethod:
 
 def versions(device: torch.device, backend: str) -> dict[str, str]:
     """Return what the bytes of a result depend on beside code and settings: versions, kind of device, backend."""
-    return {"torch": torch.__version__.split("+")[0], "device": device.type, "backend": backend}
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return {"python": python, "torch": torch.__version__.split("+")[0], "device": device.type, "backend": backend}

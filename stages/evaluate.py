@@ -9,8 +9,8 @@ from torch import Tensor
 from metalib.config import EvaluateSettings
 from metalib.evaluation import adaptation_scores, choose_rate, predictions
 from metalib.losses import Batch, Loss, mean_squared_error
-from metalib.score_files import ILLUSTRATION_SCHEMA, Scores, save_scores
-from metalib.storage import StorageError, save_tensors, write_json
+from metalib.score_files import ILLUSTRATION_SCHEMA, RATES_SCHEMA, Scores, save_scores
+from metalib.storage import StorageError, save_tensors, write_checked_json
 from metalib.tasks.dataset import TaskSet, first_points, load_task_set
 from metalib.trained_method import TrainedMethod
 from metalib.update_rules import GradientDescent, UpdateRule
@@ -37,7 +37,8 @@ def main(
             raise StorageError(f"{trained} holds no trained method; run the stage that writes it (`dvc repro`)")
         methods = [TrainedMethod.load(path) for path in paths]
         for name in ("validation", "test", "illustrations"):
-            load_task_set(dataset / f"{name}.safetensors")  # refuse a damaged dataset before any work
+            # refuse a dataset that is damaged or too small before any work
+            load_task_set(dataset / f"{name}.safetensors").shots(max(settings.shots))
         cases = [(path, method, k) for path, method in zip(paths, methods, strict=True) for k in settings.shots]
         jobs = [Job(_label(method, k), 3, evaluate, (settings, path, dataset, k)) for path, method, k in cases]
         results = run_jobs(jobs, worker_count(run.machine, len(jobs)), "parts")
@@ -49,13 +50,14 @@ def main(
         drawn = {name: tensor for _, pictures, _ in results for name, tensor in pictures.items()}
         save_tensors(folder / "illustrations.safetensors", ILLUSTRATION_SCHEMA, drawn, {"axes": ["task", "step", "x"]})
         tried = {f"k{k}": rates for (_, _, k), (_, _, rates) in zip(cases, results, strict=True) if rates}
-        write_json(folder / "rates.json", tried)
+        write_checked_json(folder / "rates.json", RATES_SCHEMA, tried)
 
 
 def evaluate(
     settings: EvaluateSettings, path: Path, dataset: Path, shots: int, control: Control
 ) -> tuple[list[Scores], dict[str, Tensor], dict[str, float | None]]:
     """Evaluate one trained method at K = ``shots``; return scores, predictions for figures, and rates tried."""
+    control.advance(0)
     method = TrainedMethod.load(path)
     test = load_task_set(dataset / "test.safetensors")
     illustrations = load_task_set(dataset / "illustrations.safetensors")

@@ -8,9 +8,16 @@ import typer
 
 from metalib.losses import Batch
 from metalib.randomness import generator
-from metalib.storage import write_json
+from metalib.storage import write_checked_json
 from metalib.tasks import Sinusoid
-from metalib.tasks.dataset import TaskSet, draw_illustrations, draw_task_set, save_task_set
+from metalib.tasks.dataset import (
+    ANCHORS_SCHEMA,
+    TaskSet,
+    draw_illustrations,
+    draw_task_set,
+    save_distribution,
+    save_task_set,
+)
 from stages.running import PARAMS, ParamsOption, stage
 
 N_ILLUSTRATIONS = 3
@@ -29,13 +36,13 @@ def main(
     with stage("generate_tasks", params) as run, run.output(output) as folder:
         settings = run.params.generate_tasks
         family = Sinusoid(settings.amplitude, settings.phase, settings.x)
-        write_json(folder / "distribution.json", {"family": family.to_dict(), "seed": settings.seed})
+        save_distribution(folder, family)
         for name, n_tasks in (("validation", settings.validation_tasks), ("test", settings.test_tasks)):
             numbers = generator(settings.seed, f"{name} tasks")
             task_set = draw_task_set(family, numbers, n_tasks, settings.support_points, settings.query_points)
             save_task_set(folder / f"{name}.safetensors", task_set)
         # The last task set of the loop is the test set.
-        write_json(folder / "anchors.json", _anchors(task_set))
+        write_checked_json(folder / "anchors.json", ANCHORS_SCHEMA, _anchors(task_set))
         numbers = generator(settings.seed, "illustrations")
         illustrations = draw_illustrations(family, numbers, N_ILLUSTRATIONS, settings.support_points)
         save_task_set(folder / "illustrations.safetensors", illustrations)

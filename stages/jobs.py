@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 import torch
 
 from metalib.config import MachineSettings
-from metalib.errors import Interrupted
+from metalib.errors import Interrupted, MetalibError
 from stages.parent_death import die_with_parent
 from stages.progress import Bars
 
@@ -143,6 +144,10 @@ def _run_in_processes(jobs: list[Job], workers: int, bars: Bars) -> list[Any]:
                     future.result()
         _show(messages, bars)
         return [future.result() for future in futures]
+    except BrokenProcessPool as error:
+        raise MetalibError(
+            "a worker process was ended from outside (out of memory?); run the same command again"
+        ) from error
     finally:
         _end(pool)
 

@@ -14,8 +14,8 @@ from metalib.meta_training.objectives import query_loss_after_adaptation
 from metalib.meta_training.supervised import stack_seeds
 from metalib.networks import MLP
 from metalib.randomness import generator
-from metalib.storage import read_json
 from metalib.tasks import Sinusoid
+from metalib.tasks.dataset import load_distribution
 from metalib.trained_method import TrainedMethod, versions
 from metalib.update_rules import GradientDescent
 from stages.curves import write_curves
@@ -40,7 +40,7 @@ def main(
         run.output(output) as folder,
     ):
         settings = run.params.meta_train
-        family = Sinusoid.from_dict(read_json(dataset / "distribution.json")["family"])
+        family = load_distribution(dataset)
         # Longest first, so that no worker is left alone with the longest.
         by_length = sorted(settings.shots, reverse=True)
         jobs = [
@@ -60,7 +60,7 @@ def _determinants(params: Params, dataset: Path) -> dict[str, Any]:
     return {
         "network": params.network.model_dump(mode="json"),
         "meta_train": params.meta_train.model_dump(mode="json"),
-        "distribution": read_json(dataset / "distribution.json"),
+        "distribution": load_distribution(dataset).to_dict(),
     }
 
 
@@ -101,6 +101,7 @@ def _trained(params: Params, shots: int, phi: torch.Tensor, trainer: Trainer) ->
         inner_steps=settings.inner_steps,
         train_shots=shots,
         settings={
+            **params.network.model_dump(mode="json"),
             **settings.model_dump(mode="json"),
             "versions": versions(torch.device(trainer.device), trainer.backend),
         },

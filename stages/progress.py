@@ -36,6 +36,7 @@ class Bars:
             disable=not self._console.is_terminal,
         )
         self._totals: dict[str, int] = {}
+        self._restored: dict[str, int] = {}
         self._done: dict[str, int] = {}
         self._tasks: dict[str, TaskID] = {}
         self._started = self._last_line = time.monotonic()
@@ -47,6 +48,8 @@ class Bars:
 
     def advance(self, name: str, done: int) -> None:
         """Say that ``done`` units of the piece are done so far."""
+        if name not in self._restored:  # what a job says first is what it found done
+            self._restored[name] = done
         self._done[name] = done
         self._progress.update(self._tasks[name], completed=done)
         now = time.monotonic()
@@ -56,8 +59,9 @@ class Bars:
 
     def _line(self, elapsed: float) -> str:
         done, total = sum(self._done.values()), sum(self._totals.values())
-        remaining = elapsed * (total - done) / done if done else float("nan")
-        return f"  {done:,} of {total:,} {self._unit}, {done / elapsed:,.0f}/s, {remaining:.0f} s remaining"
+        rate = (done - sum(self._restored.values())) / elapsed
+        remaining = f"{(total - done) / rate:.0f} s" if rate else "unknown time"
+        return f"  {done:,} of {total:,} {self._unit}, {rate:,.1f}/s, {remaining} remaining"
 
     def __enter__(self) -> "Bars":
         self._progress.start()

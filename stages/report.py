@@ -9,10 +9,11 @@ from torch import Tensor
 
 from metalib.reporting import figures, tables
 from metalib.reporting.page import render_html, render_markdown
+from metalib.reporting.published import read_table
 from metalib.reporting.sinusoid import headline_shots, report_context, seed_table, unseen_half_errors
-from metalib.score_files import ILLUSTRATION_SCHEMA, load_scores
-from metalib.storage import load_tensors, read_json, write_bytes, write_json, write_text
-from metalib.tasks.dataset import TaskSet, load_task_set
+from metalib.score_files import ILLUSTRATION_SCHEMA, RATES_SCHEMA, load_scores
+from metalib.storage import load_tensors, read_checked_json, write_bytes, write_json, write_text
+from metalib.tasks.dataset import ANCHORS_SCHEMA, TaskSet, load_task_set
 from stages.costs import print_costs
 from stages.running import PARAMS, ParamsOption, stage
 
@@ -31,7 +32,7 @@ def main(
     """Write tables, figures, metrics.json, report.md and a self-contained index.html (settings: report, evaluate)."""
     with stage("report", params) as run, run.output(output) as folder:
         settings, diverged_above = run.params.report, run.params.evaluate.diverged_above
-        anchors = read_json(dataset / "anchors.json")
+        anchors = read_checked_json(dataset / "anchors.json", ANCHORS_SCHEMA)
         illustrations = load_task_set(dataset / "illustrations.safetensors")
         n_validation = len(load_task_set(dataset / "validation.safetensors").query.x)
         loaded = {m: load_scores(artifacts / "scores" / m / "scores.safetensors") for m in tables.METHODS}
@@ -41,7 +42,7 @@ def main(
             table,
             anchors,
             published,
-            rates={m: read_json(artifacts / "scores" / m / "rates.json") for m in FINE_TUNED},
+            rates={m: read_checked_json(artifacts / "scores" / m / "rates.json", RATES_SCHEMA) for m in FINE_TUNED},
             settings={m: trained_with for m, (_, trained_with) in loaded.items()},
             targets=settings.target_errors,
         )
@@ -53,6 +54,7 @@ def main(
                 "scale": run.params.scale,
                 "family": illustrations.family.to_dict(),
                 "illustration_k": k,
+                "n_illustrations": len(illustrations.query.x),
                 "seed_table": seed_table(scores, diverged_above),
                 "unseen_half": unseen_half_errors(illustrations, predicted),
                 "n_validation": n_validation,
@@ -83,7 +85,7 @@ def _predictions(artifacts: Path) -> tuple[int, dict[str, Tensor]]:
 
 
 def _curves(artifacts: Path) -> dict[str, pd.DataFrame]:
-    return {m: pd.read_csv(artifacts / m / "curves.tsv", sep="\t") for m in ("maml", "pretrained", "oracle")}
+    return {m: read_table(artifacts / m / "curves.tsv", {"step"}) for m in ("maml", "pretrained", "oracle")}
 
 
 def _pictures(

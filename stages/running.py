@@ -50,6 +50,7 @@ class Run:
             StorageError: the place cannot be written; said before any work is done.
             StageError: the project's sources changed meanwhile, so that old code would stand for new.
         """
+        _refuse_unsafe(folder)
         partial = folder.parent / f".{folder.name}.partial"
         try:
             shutil.rmtree(partial, ignore_errors=True)
@@ -60,11 +61,31 @@ class Run:
             yield partial
             if fingerprint_sources() != self.sources:
                 raise StageError(f"the sources changed while {self.name} ran; its result was dropped: run it again")
-            if folder.is_dir():
-                shutil.rmtree(folder)
-            partial.rename(folder)
+            old = folder.parent / f".{folder.name}.old.partial"
+            try:
+                if folder.is_dir():
+                    folder.rename(old)
+                partial.rename(folder)
+            except OSError as error:
+                raise StorageError(f"cannot replace {folder} ({error.strerror}); check its rights") from error
+            shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _refuse_unsafe(folder: Path) -> None:
+    """Refuse to replace what is no result: a file, the project itself or what holds it, sources."""
+    here, target = Path.cwd().resolve(), folder.resolve()
+    if folder.exists() and not folder.is_dir():
+        raise StorageError(f"cannot write {folder}: it is a file; name a folder")
+    if here.is_relative_to(target) or ROOT.is_relative_to(target):
+        raise StorageError(f"cannot write {folder}: it holds the project itself; name a folder of its own")
+    if any((folder / name).exists() for name in (".git", "__init__.py", "architecture.md")) or any(
+        folder.glob("*/.git")
+    ):
+        raise StorageError(
+            f"cannot write {folder}: it holds sources, which the result would replace; name another folder"
+        )
 
 
 @contextmanager
@@ -77,15 +98,23 @@ def stage(name: str, params_path: Path) -> Iterator[Run]:
     if "DVC_ROOT" in os.environ:
         die_with_parent(signal.SIGTERM)  # a killed DVC leaves its stage running otherwise
     try:
-        yield Run(name, load_params(params_path), load_machine(MACHINE), fingerprint_sources())
+        run = Run(name, load_params(params_path), load_machine(MACHINE), fingerprint_sources())
+        choose_device(run.machine)  # refuse a device that is not here before any work
+        yield run
     except MetalibError as error:
         print(f"error: {name}: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
     except Interrupted as error:
         print(f"interrupted: {name}: {error}", file=sys.stderr)
         raise typer.Exit(130) from error
+    except KeyboardInterrupt as error:
+        print(f"interrupted: {name}: nothing to save", file=sys.stderr)
+        raise typer.Exit(130) from error
     cost = {"stage": name, "seconds": round(time.monotonic() - started, 2), "peak_memory_mb": _peak_memory_mb()}
-    write_json(LOGS / f"{name}.json", cost)
+    try:
+        write_json(LOGS / f"{name}.json", cost)
+    except StorageError as error:  # the result stands; only the table of costs lacks a row
+        print(f"note: {name}: {error}", file=sys.stderr)
 
 
 def choose_device(machine: MachineSettings) -> torch.device:

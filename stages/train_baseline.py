@@ -15,8 +15,8 @@ from metalib.meta_training.objectives import loss_without_adaptation
 from metalib.meta_training.supervised import stack_seeds
 from metalib.networks import MLP
 from metalib.randomness import generator
-from metalib.storage import read_json
 from metalib.tasks import Sinusoid
+from metalib.tasks.dataset import load_distribution
 from metalib.trained_method import TrainedMethod, versions
 from stages.curves import write_curves
 from stages.jobs import Control, Job, run_jobs
@@ -50,7 +50,7 @@ def main(
         run.output(output) as folder,
     ):
         settings = run.params.train_baseline
-        family = Sinusoid.from_dict(read_json(dataset / "distribution.json")["family"])
+        family = load_distribution(dataset)
         steps = 0 if method is Method.SCRATCH else settings.steps
         job = Job(method, steps, train_baseline, (run.params, family, method, steps, trainer))
         phi, curve = run_jobs([job], 1, "steps")[0]
@@ -63,7 +63,10 @@ def main(
             inner_steps=0,
             train_shots=None,
             settings={
-                **settings.model_dump(mode="json"),
+                **run.params.network.model_dump(mode="json"),
+                **({} if method is Method.SCRATCH else settings.model_dump(mode="json")),
+                "seeds": list(settings.seeds),
+                "steps": steps,
                 "versions": versions(torch.device(trainer.device), trainer.backend),
             },
         ).save(folder / "weights.safetensors")
@@ -76,7 +79,7 @@ def _determinants(params: Params, method: Method, dataset: Path) -> dict[str, An
         "method": method,
         "network": params.network.model_dump(mode="json"),
         "train_baseline": params.train_baseline.model_dump(mode="json"),
-        "distribution": read_json(dataset / "distribution.json"),
+        "distribution": load_distribution(dataset).to_dict(),
     }
 
 

@@ -22,6 +22,7 @@ from metalib.meta_training.objectives import Objective
 from metalib.meta_training.supervised import DrawChunk, initial_state, train
 from metalib.networks import MLP
 from metalib.randomness import generator
+from metalib.storage import StorageError
 from metalib.trained_method import versions
 from stages.jobs import Control
 from stages.running import Run, StageError, choose_device
@@ -117,9 +118,13 @@ def training(run: Run, n_steps: int, determinants: Mapping[str, Any]) -> Iterato
 @contextmanager
 def _sole_owner(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder of saved state, so that no two runs write the same state."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     lock = folder.with_suffix(".lock")
-    with lock.open("w") as file:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    except OSError as error:
+        raise StorageError(f"cannot write {lock} ({error.strerror}); check the folder and its rights") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -154,6 +159,8 @@ def choose_backend(
     machine: MachineSettings, device: torch.device, n_steps: int, say: Callable[[str], Any] = print
 ) -> str:
     """Return "compiled" or "eager": what the machine settings ask for, or with auto what is faster here."""
+    if machine.backend == "compiled" and device.type != "cpu":
+        raise StageError("backend: 'compiled' is for the CPU; set backend: auto or device: cpu in machine.yaml")
     if machine.backend != "auto":
         return machine.backend
     if device.type != "cpu" or n_steps < COMPILE_FROM_STEPS:

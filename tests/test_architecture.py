@@ -30,7 +30,7 @@ ALLOWED = {
     "trained_method": BASE | {"adaptation", "meta_parameters", "storage", "update_rules"},
     "evaluation": BASE | {"adaptation", "meta_parameters", "trained_method", "update_rules"},
     "score_files": {"storage"},
-    "reporting": {"losses", "randomness", "score_files", "statistics", "tasks"},
+    "reporting": {"losses", "randomness", "score_files", "statistics", "storage", "tasks"},
 }
 
 

@@ -96,7 +96,7 @@ def test_settings_are_frozen():
         (
             "support_points: 20",
             "support_points: 10",
-            r"evaluate\.shots: 20 is more than generate_tasks\.support_points = 10",
+            r"evaluate\.shots: 20 is more than generate_tasks\.support_points allows, 10",
         ),
         ("scale: default", "scale: defalt", r"scale: 'defalt' is not allowed; .*did you mean default\?"),
         ("report:\n", "reprot:\n", r"reprot: unknown key; .*did you mean report\?"),
@@ -136,6 +136,13 @@ def test_any_value_is_either_accepted_as_it_is_or_refused_with_its_key(tmp_path_
         assert value > 0
 
 
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="is not valid YAML"):
+        load_params(path)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
         load_params(tmp_path / "none.yaml")
@@ -150,6 +157,10 @@ def test_machine_settings_come_from_file_and_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("METALIB_DEVICE", "cpu")
     assert load_machine(path).workers == 5
     assert load_machine(path).device == "cpu"
+    monkeypatch.setenv("METALIB_WORKERS", "0")
+    with pytest.raises(ConfigError, match="workers: 0 is not allowed: should be auto or a number from 1 to 1024"):
+        load_machine(path)
+    monkeypatch.setenv("METALIB_WORKERS", "5")
     monkeypatch.setenv("METALIB_DEVICE", "tpu")
     with pytest.raises(ConfigError, match="device: 'tpu' is not allowed"):
         load_machine(path)

@@ -6,6 +6,7 @@ from metalib.evaluation import adaptation_scores, choose_rate, predictions
 from metalib.losses import Batch, mean_squared_error
 from metalib.networks import MLP
 from metalib.randomness import generator
+from metalib.storage import StorageError
 from metalib.tasks import Sinusoid
 from metalib.tasks.dataset import draw_task_set, first_points
 from metalib.trained_method import Learner
@@ -73,5 +74,5 @@ def test_predictions_are_those_of_the_adapted_learner():
 
 
 def test_asking_for_more_points_than_stored_is_refused():
-    with pytest.raises(ValueError, match="7 points asked for, but the task dataset holds 6"):
+    with pytest.raises(StorageError, match="7 points asked for, but the task dataset holds 6"):
         task_set(2).shots(7)

@@ -8,8 +8,8 @@ import pytest
 import torch
 import typer
 
-from metalib.storage import read_json
-from metalib.tasks.dataset import load_task_set
+from metalib.storage import read_checked_json
+from metalib.tasks.dataset import ANCHORS_SCHEMA, load_task_set
 from metalib.trained_method import TrainedMethod
 from stages import evaluate, generate_tasks, meta_train, report, running, train_baseline
 from stages.train_baseline import Method
@@ -90,7 +90,7 @@ def test_datasets_have_the_sizes_of_the_settings_and_share_no_task(tiny):
     illustrations = load_task_set(DATA / "illustrations.safetensors")
     signs = torch.sign(illustrations.support.x[..., 0])
     assert bool((signs == signs[:, :1]).all())  # support in one half of the inputs
-    anchors = read_json(DATA / "anchors.json")
+    anchors = read_checked_json(DATA / "anchors.json", ANCHORS_SCHEMA)
     assert anchors["best_non_adapting"] < anchors["zero_function"]
 
 
@@ -148,6 +148,36 @@ def test_an_unwritable_output_is_refused_before_any_work(tiny, capsys):
     generate_tasks.main(DATA)
     Path("file").write_text("")
     assert "cannot write file/maml" in refused(capsys, meta_train.main, DATA, Path("file/maml"))
+    assert "cannot write file: it is a file" in refused(capsys, meta_train.main, DATA, Path("file"))
+    assert "holds the project itself" in refused(capsys, generate_tasks.main, Path())
+    assert "holds the project itself" in refused(capsys, generate_tasks.main, Path(".."))
+    Path("sources").mkdir()
+    Path("sources/__init__.py").write_text("")
+    assert "holds sources" in refused(capsys, generate_tasks.main, Path("sources"))
+    assert Path("sources/__init__.py").exists()
+    assert Path("params.yaml").exists()
+
+
+def test_a_dataset_that_does_not_fit_the_settings_is_refused(tiny, capsys):
+    generate_tasks.main(DATA)
+    train_baseline.main(Method.SCRATCH, DATA, Path("scratch"))
+    edit("support_points: 20", "support_points: 30")
+    edit("shots: [5, 10, 20]    # K at test", "shots: [5, 30]    # K at test")
+    message = refused(capsys, evaluate.main, DATA, Path("scratch"), Path("scores"))
+    assert "30 points asked for, but the task dataset holds 20" in message
+    for content in ("{}", '{"schema": "sinusoid distribution 1", "data": {"x": [0, 1]}}', "{", "3"):
+        (DATA / "distribution.json").write_text(content)
+        assert "distribution.json" in refused(capsys, meta_train.main, DATA, MAML)
+
+
+def test_published_figures_that_are_no_table_are_refused(tiny, capsys):
+    test_the_stages_one_after_the_other(tiny)
+    Path("published.csv").write_text("method,mse\nmaml,1\n")
+    call = (report.main, DATA, Path("artifacts/sinusoid"), Path("published.csv"), Path("reports"))
+    assert "published.csv lacks the column gradient_steps" in refused(capsys, *call)
+    Path("published.csv").unlink()
+    assert "published.csv cannot be read" in refused(capsys, *call)
+    assert Path("reports/index.html").exists()
 
 
 def test_cuda_without_cuda_is_refused(tiny, capsys, monkeypatch):

@@ -60,7 +60,7 @@ def test_preflight_names_what_is_missing(tmp_path, monkeypatch):
     for name in ("params.yaml", "machine.yaml"):
         (tmp_path / name).write_text((ROOT / name).read_text())
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: "git" if name == "git" else None)
     monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
     lines = [finding.line for finding in preflight.findings(tmp_path)]
     assert any("no git repository" in line and "git init" in line for line in lines)

@@ -37,6 +37,8 @@ def _environment(root: Path) -> Finding | None:
 
 
 def _repository(root: Path) -> Finding | None:
+    if shutil.which("git") is None:
+        return Finding(True, "git is not installed, which DVC needs (Debian and Ubuntu: apt-get install git)")
     git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, check=False)
     if git.returncode != 0:
         return Finding(
@@ -60,10 +62,13 @@ def _settings(root: Path) -> Finding | None:
 
 
 def _compiler() -> Finding | None:
-    if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+    from metalib.compilation.scan_program import compiler  # noqa: PLC0415 (needs the environment)
+
+    if compiler() is None:
         return Finding(
             False,
-            "no C++ compiler found: training runs uncompiled and slower (Debian and Ubuntu: apt-get install g++)",
+            "no C++ compiler (g++, clang++ or $CXX) found: training runs uncompiled, many times slower "
+            " (Debian and Ubuntu: apt-get install g++)",
         )
     return None
 

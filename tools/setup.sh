@@ -10,7 +10,7 @@ find_python() {
     for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python}; do
         if command -v "$candidate" >/dev/null 2>&1 && fits "$candidate"; then printf '%s' "$candidate"; return; fi
     done
-    fail "no Python 3.11, 3.12 or 3.13 found; install one, or name it: make ${MAKECMDGOALS:-test} PYTHON=/path/to/python"
+    fail "no Python 3.11, 3.12 or 3.13 found; install one, or name it: make test PYTHON=/path/to/python"
 }
 
 command -v git >/dev/null 2>&1 || fail "git is not installed; DVC needs it (Debian and Ubuntu: apt-get install git)"

@@ -8,9 +8,11 @@ from typing import Any
 import pandas as pd
 
 from metalib.randomness import generator
+from metalib.reporting.published import read_table
 from metalib.score_files import Scores
 from metalib.statistics import summarise
 
+PUBLISHED_COLUMNS = {"method", "train_shots", "test_shots", "gradient_steps", "mse", "source"}
 METHODS = ("maml", "pretrained", "scratch", "oracle")
 """The order of methods in every table and legend."""
 
@@ -113,7 +115,7 @@ def beside_published(
         difference, source.
     """
     rows = []
-    for row in pd.read_csv(published).to_dict("records"):
+    for row in read_table(published, PUBLISHED_COLUMNS).to_dict("records"):
         ours = _find(table, anchors, row, query_points)
         if ours is not None:
             keys = ("method", "train_shots", "test_shots", "source")
@@ -158,5 +160,10 @@ def headline_metrics(table: pd.DataFrame, anchors: Mapping[str, float]) -> dict[
     for (method, shots), group in _groups(table, ["method", "test_shots"]):
         by_step = group.set_index("gradient_step")["mse_mean"]
         steps = [step for step in dict.fromkeys((0, 1, last)) if step in by_step.index]
-        metrics[f"{method}_k{shots}"] = {f"mse_step{step}": round(float(by_step[step]), 4) for step in steps}
+        metrics[f"{method}_k{shots}"] = {f"mse_step{step}": _finite(float(by_step[step])) for step in steps}
     return {"sinusoid": metrics}
+
+
+def _finite(value: float) -> float | None:
+    """Return the value to four places; None, which JSON can hold, where all tasks have diverged."""
+    return round(value, 4) if math.isfinite(value) else None
