@@ -67,7 +67,7 @@ def _compiler() -> Finding | None:
     if compiler() is None:
         return Finding(
             False,
-            "no C++ compiler (g++, clang++ or $CXX) found: training runs uncompiled, many times slower "
+            "no C++ compiler (g++, clang++ or $CXX) found: training runs uncompiled, many times slower"
             " (Debian and Ubuntu: apt-get install g++)",
         )
     return None

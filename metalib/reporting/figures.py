@@ -74,11 +74,12 @@ def error_against_steps(table: pd.DataFrame, anchors: Mapping[str, float]) -> by
                 rows = table[(table["method"] == method) & (table["test_shots"] == k)]
                 if not rows.empty:
                     _draw_method(axes, method, rows)
-            axes.axhline(anchors["best_non_adapting"], color="black", linewidth=0.8, linestyle=":")
+            axes.axhline(
+                anchors["best_non_adapting"], color="black", linewidth=1, linestyle=":", label="best without adapting"
+            )
             axes.set(title=f"K = {k} examples", xlabel="gradient steps", yscale="log")
         grid[0][0].set_ylabel("mean squared error")
         _plain_log_ticks(grid[0][0])
-        grid[0][0].text(0.1, anchors["best_non_adapting"] * 1.06, "best without adapting", fontsize=7)
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
         return png(figure)
