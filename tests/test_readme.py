@@ -1,0 +1,44 @@
+"""README states figures; they are those of the committed results."""
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+HEADLINE = re.compile(
+    r"from ten points MAML reaches a mean squared error of (?P<maml_k10_mse_step1>[\d.]+) after one gradient step and "
+    r"(?P<maml_k10_mse_step10>[\d.]+) after ten; the pretrained network, fine-tuned on the same points, "
+    r"(?P<pretrained_k10_mse_step10>[\d.]+); the oracle (?P<oracle_k10_mse_step0>[\d.]+)"
+)
+
+
+def test_the_headline_figures_are_those_of_the_committed_run():
+    metrics = json.loads((ROOT / "reports/metrics.json").read_text())["sinusoid"]
+    found = HEADLINE.search(" ".join(README.split()))
+    assert found, "README's headline no longer has its known form"
+    for name, text in found.groupdict().items():
+        method, _, step = name.rpartition("_mse_step")
+        key = f"mse_step{step}"
+        digits = len(text.partition(".")[2])
+        assert round(metrics[method][key], digits) == float(text), name
+
+
+def test_every_link_leads_to_a_file():
+    for target in re.findall(r"\]\(([^)#]+)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_two_commands_stand_at_the_top():
+    top = README[: README.index("## ")]
+    assert "make reproduce" in top
+    assert "make test" in top
+
+
+def test_the_python_examples_run(tmp_path, monkeypatch):
+    """The second example as it stands; the first needs trained weights, which git does not hold."""
+    first, second = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    names: dict[str, object] = {}
+    exec("import torch\nx = torch.linspace(-4, 4, 10)[:, None]\n" + second, names)
+    assert len(names["thetas"]) == 6  # type: ignore[arg-type]
+    assert "TrainedMethod.load(" in first
