@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metalib.compilation import Backend, can_compile, compile_scan, repeat_eagerly
+from metalib.compilation import Backend, compile_scan, obstacle, repeat_eagerly
 from metalib.config import MachineSettings
 from metalib.errors import Interrupted
 from metalib.meta_training.adam import Adam
@@ -165,7 +165,8 @@ def choose_backend(
         return machine.backend
     if device.type != "cpu" or n_steps < COMPILE_FROM_STEPS:
         return "eager"
-    if can_compile(programs_folder()):
+    reason = obstacle(programs_folder())
+    if reason is None:
         return "compiled"
-    say("no C++ compiler that works with PyTorch was found: training runs uncompiled, many times slower")
+    say(f"note: training runs uncompiled, which is slower: {reason}")
     return "eager"

@@ -5,7 +5,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves, tree_map
 
-from metalib.compilation import CompilationError, can_compile, compile_scan, repeat_eagerly, scan_program
+from metalib.compilation import CompilationError, can_compile, compile_scan, obstacle, repeat_eagerly, scan_program
 from metalib.compilation.cancel_concatenation import cancel_concatenation
 from metalib.compilation.repeat import at
 from metalib.compilation.small_matmul import small_matmul
@@ -44,7 +44,7 @@ def step_of(an_objective):
 def _folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("programs")
     if not can_compile(folder):
-        pytest.skip("no C++ compiler works here, so there is no compiled path to test (install g++)")
+        pytest.skip(f"nothing can be compiled here, so there is no compiled path to test: {obstacle(folder)}")
     return folder
 
 
@@ -116,6 +116,11 @@ def test_no_compiler_is_said(folder, monkeypatch):
     with pytest.raises(CompilationError, match="no C\\+\\+ compiler found"):
         compile_scan(step_of(objective()), start(), at(draw(0, 2), 0), folder)
     assert not can_compile(folder)
+
+
+def test_a_path_with_a_space_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(scan_program, "compiler", lambda: "g++")
+    assert "a path holds a space" in str(obstacle(tmp_path / "a user's folder"))
 
 
 SIZES = [

@@ -1,6 +1,15 @@
 """Many steps of a pure function: eagerly, or as one compiled program for the CPU."""
 
 from metalib.compilation.repeat import Backend, Program, Step, repeat_eagerly
-from metalib.compilation.scan_program import CompilationError, can_compile, compile_scan
+from metalib.compilation.scan_program import CompilationError, can_compile, compile_scan, obstacle
 
-__all__ = ["Backend", "CompilationError", "Program", "Step", "can_compile", "compile_scan", "repeat_eagerly"]
+__all__ = [
+    "Backend",
+    "CompilationError",
+    "Program",
+    "Step",
+    "can_compile",
+    "compile_scan",
+    "obstacle",
+    "repeat_eagerly",
+]

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 import shutil
 import warnings
 from pathlib import Path
@@ -33,9 +34,21 @@ def compiler() -> str | None:
 
 
 def can_compile(folder: Path) -> bool:
-    """Whether there is a C++ compiler here that builds against PyTorch; its first answer takes a second."""
+    """Whether programs can be compiled here, see :func:`obstacle`; the first answer takes a second."""
+    return obstacle(folder) is None
+
+
+def obstacle(folder: Path) -> str | None:
+    """Return why programs cannot be compiled here and kept in ``folder``; None if they can."""
     cxx = compiler()
-    return cxx is not None and small_matmul.load_kernel(folder, cxx)
+    if cxx is None:
+        return "no C++ compiler found (Debian and Ubuntu: apt-get install g++)"
+    for path in (Path(torch.__file__).parent, folder.resolve()):
+        if shlex.quote(str(path)) != str(path):
+            return f"PyTorch cannot compile where a path holds a space, a quote or the like: {path}"
+    if not small_matmul.load_kernel(folder, cxx):
+        return f"the C++ compiler {cxx} does not build against PyTorch"
+    return None
 
 
 def compile_scan(step: Step, state: Any, data: Any, folder: Path) -> Program:
@@ -52,19 +65,18 @@ def compile_scan(step: Step, state: Any, data: Any, folder: Path) -> Program:
         folder: where programs are kept between runs.
 
     Raises:
-        CompilationError: there is no C++ compiler, or the step cannot be traced or compiled.
+        CompilationError: nothing can be compiled here (see :func:`obstacle`), or not this step.
     """
-    cxx = compiler()
-    if cxx is None:
-        raise CompilationError("no C++ compiler found (Debian and Ubuntu: apt-get install g++)")
-    has_kernel = small_matmul.load_kernel(folder, cxx)
+    reason = obstacle(folder)
+    if reason is not None:
+        raise CompilationError(f"{reason}; or set backend: eager in machine.yaml")
     # Cloned: an example may hold one tensor twice, which the tracer would take for one value.
     leaves, tree = tree_flatten(tree_map(torch.clone, (state, data)))
     n_state = len(tree_flatten(state)[0])
-    path = folder / f"{_key(graph := _trace(step, leaves, tree, has_kernel), leaves)}.pt2"
+    path = folder / f"{_key(graph := _trace(step, leaves, tree), leaves)}.pt2"
     if not path.exists():
         try:
-            _compile(graph, leaves[:n_state], leaves[n_state:], path, has_kernel)
+            _compile(graph, leaves[:n_state], leaves[n_state:], path)
         except Exception as error:  # the compiler's own errors have no common class
             raise CompilationError(f"{type(error).__name__}: {str(error).splitlines()[0][:300]}") from error
     package = torch._inductor.aoti_load_package(str(path), run_single_threaded=True)
@@ -79,7 +91,7 @@ def compile_scan(step: Step, state: Any, data: Any, folder: Path) -> Program:
     return program
 
 
-def _trace(step: Step, leaves: list[Tensor], tree: Any, has_kernel: bool) -> GraphModule:
+def _trace(step: Step, leaves: list[Tensor], tree: Any) -> GraphModule:
     """Return the step as a graph of tensor operations on the leaves of (state, data)."""
 
     def flat(*values: Tensor) -> list[Tensor]:
@@ -87,8 +99,7 @@ def _trace(step: Step, leaves: list[Tensor], tree: Any, has_kernel: bool) -> Gra
         return list(tree_flatten(step(state, data))[0])
 
     aten = torch.ops.aten
-    products = _product if has_kernel else _thin_product
-    table: dict[Any, Any] = {aten.mm.default: products, aten.bmm.default: products, aten.pow.Tensor_Scalar: _power}
+    table: dict[Any, Any] = {aten.mm.default: _product, aten.bmm.default: _product, aten.pow.Tensor_Scalar: _power}
     graph = cancel_concatenation(make_fx(flat, decomposition_table=table)(*leaves))
     _refuse_equal_results(graph)
     return graph
@@ -173,14 +184,12 @@ class _Scan(nn.Module):
         return (*carry, outputs)
 
 
-def _compile(graph: GraphModule, state: list[Tensor], data: list[Tensor], path: Path, has_kernel: bool) -> None:
+def _compile(graph: GraphModule, state: list[Tensor], data: list[Tensor], path: Path) -> None:
     example = tuple(leaf.expand(3, *leaf.shape).contiguous() for leaf in data)
     steps = torch.export.Dim("steps", min=2, max=_MOST_STEPS)
     shapes = ((None,) * len(state), tuple({0: steps} for _ in example))
-    settings: dict[str, Any] = {"cpp.threads": 1}
-    if has_kernel:
-        shims = {torch.ops.metalib.small_matmul.default: [small_matmul.SHIM]}
-        settings["aot_inductor.custom_ops_to_c_shims"] = shims
+    shims = {torch.ops.metalib.small_matmul.default: [small_matmul.SHIM]}
+    settings: dict[str, Any] = {"cpp.threads": 1, "aot_inductor.custom_ops_to_c_shims": shims}
     partial = path.with_suffix(f".{os.getpid()}.pt2")
     path.parent.mkdir(parents=True, exist_ok=True)
     with torch.no_grad(), torch._inductor.config.patch(settings), warnings.catch_warnings():

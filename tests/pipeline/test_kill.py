@@ -73,7 +73,7 @@ def wait_until_saved(clone, process):
 )
 def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(clone, backend, signals):
     if backend == "compiled" and not can_compile(clone / ".cache" / "programs"):
-        pytest.skip("no C++ compiler works here, so there is no compiled path to test (install g++)")
+        pytest.skip("nothing can be compiled here, so there is no compiled path to test")
     settings(clone, backend)
     started = time.monotonic()
     finish(train(clone, f"{backend}-whole"))
