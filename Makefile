@@ -44,7 +44,7 @@ format: setup-dev  ## Format the code.
 	@python -m ruff check --fix .
 	@python -m ruff format .
 
-bench: .venv/.bench  ## Time the meta-step against peers and the arithmetic limit (about 20 minutes on idle cores).
+bench: .venv/.bench  ## Time the meta-step against peers and the arithmetic limit.
 	@python -m benchmarks.meta_step
 	@python -m benchmarks.render
 
