@@ -1,6 +1,6 @@
 """The inner loop. There is one, for regression, classification, locomotion, training and test."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor
@@ -25,12 +25,17 @@ def adapt(loss: Loss, rule: UpdateRule, omega: Tensor, theta: Tensor, batches: I
         theta: where adaptation starts, ``[n_parameters]``.
         batches: one batch of support data an inner step; ``[support] * T`` for T steps on all of it.
     """
+    return [theta, *(moved for moved, _ in inner_steps(loss, rule, omega, theta, batches))]
+
+
+def inner_steps(
+    loss: Loss, rule: UpdateRule, omega: Tensor, theta: Tensor, batches: Iterable[Any]
+) -> Iterator[tuple[Tensor, Any]]:
+    """Yield theta and the rule's state after each inner step; see :func:`adapt`."""
     state = rule.initial_state(theta)
-    thetas = [theta]
     for batch in batches:
-        gradient, value = grad_and_value(loss)(theta, batch)
-        if rule.first_order:
-            gradient, value = gradient.detach(), value.detach()
+        # At a constant theta nothing is recorded for derivatives that first order does without.
+        at = theta.detach() if rule.first_order else theta
+        gradient, value = grad_and_value(loss)(at, batch)
         theta, state = rule.step(omega, theta, gradient, value, state)
-        thetas.append(theta)
-    return thetas
+        yield theta, state

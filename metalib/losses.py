@@ -1,10 +1,10 @@
-"""Losses as functions ``(theta, batch) -> scalar`` of one task."""
+"""Losses as functions ``(theta, batch) -> scalar`` of one task, and the data they are given."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metalib.networks import Network
 
@@ -13,7 +13,11 @@ Loss = Callable[[Tensor, Any], Tensor]
 
 
 class Batch(NamedTuple):
-    """Labelled examples: inputs ``x`` ``[..., n, d_in]`` and targets ``y`` ``[..., n, d_out]``."""
+    """Labelled examples: inputs ``x`` and targets ``y``.
+
+    In regression ``x`` ``[..., n, d_in]`` and ``y`` ``[..., n, d_out]``; in classification ``x``
+    ``[..., n, channels, height, width]`` and ``y`` ``[..., n]``, the numbers of the classes.
+    """
 
     x: Tensor
     y: Tensor
@@ -24,6 +28,37 @@ class Episode(NamedTuple):
 
     support: Batch
     query: Batch
+
+    def inner_batches(self, steps: int) -> list[Batch]:
+        """Return the data of each inner step: the whole support."""
+        return [self.support] * steps
+
+
+class MinibatchEpisode(NamedTuple):
+    """An episode whose inner steps each see a part of the support (algorithm 2 of Ravi and Larochelle 2017).
+
+    ``order`` ``[..., steps, b]`` holds the numbers of the support examples of each inner step.
+    """
+
+    support: Batch
+    query: Batch
+    order: Tensor
+
+    def inner_batches(self, steps: int) -> list[Batch]:
+        """Return the data of each inner step, for one task."""
+        rows = self.order[:steps]
+        return [Batch(self.support.x[row], self.support.y[row]) for row in rows]
+
+
+def draw_order(generator: torch.Generator, shape: tuple[int, ...], steps: int, size: int, n_support: int) -> Tensor:
+    """Draw which ``size`` of ``n_support`` examples each inner step sees, all different, ``[*shape, steps, size]``.
+
+    Raises:
+        ValueError: ``size`` is not from 1 to ``n_support``.
+    """
+    if not 1 <= size <= n_support:
+        raise ValueError(f"an inner batch must hold from 1 to {n_support} of the support examples, got {size}")
+    return torch.rand(*shape, steps, n_support, generator=generator).argsort(dim=-1)[..., :size]
 
 
 def mean_squared_error(network: Network) -> Loss:
@@ -37,3 +72,33 @@ def mean_squared_error(network: Network) -> Loss:
         return torch.mean((network(theta, batch.x) - batch.y) ** 2)
 
     return loss
+
+
+def cross_entropy(network: Network) -> Loss:
+    """Return ``L(theta, (x, y)) = -mean_i log softmax(f_theta(x_i))[y_i]``, the cross-entropy over N classes.
+
+    The talk prints ``y log f - (1 - y) log(1 - f)``, which rewards wrong answers; see docs/talk-errata.md.
+    """
+
+    def loss(theta: Tensor, batch: Batch) -> Tensor:
+        return nn.functional.cross_entropy(network(theta, batch.x), batch.y)
+
+    return loss
+
+
+def error_rate(network: Network) -> Loss:
+    """Return ``(theta, batch) -> 1 - accuracy``; 1 where an output is not a number, which no choice should favour."""
+
+    def share(theta: Tensor, batch: Batch) -> Tensor:
+        outputs = network(theta, batch.x)
+        right = (outputs.argmax(dim=-1) == batch.y) & torch.isfinite(outputs).all(dim=-1)
+        return 1 - right.to(theta.dtype).mean()
+
+    return share
+
+
+LOSSES: dict[str, Callable[[Network], Loss]] = {
+    "mean_squared_error": mean_squared_error,
+    "cross_entropy": cross_entropy,
+}
+"""Losses that training minimises, by the name that artefacts store."""

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shlex
-import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from metalib.compilation import small_matmul
+from metalib.compilation import native, small_matmul
 from metalib.compilation.cancel_concatenation import cancel_concatenation
+from metalib.compilation.native import compiler
 from metalib.compilation.repeat import Program, Step, repeat_eagerly
 from metalib.errors import MetalibError
 
@@ -28,11 +28,6 @@ class CompilationError(MetalibError):
     """A program could not be compiled."""
 
 
-def compiler() -> str | None:
-    """Return the C++ compiler that PyTorch would use here; None if there is none."""
-    return next((name for name in (os.environ.get("CXX"), "g++", "clang++") if name and shutil.which(name)), None)
-
-
 def can_compile(folder: Path) -> bool:
     """Whether programs can be compiled here, see :func:`obstacle`; the first answer takes a second."""
     return obstacle(folder) is None
@@ -42,7 +37,7 @@ def obstacle(folder: Path) -> str | None:
     """Return why programs cannot be compiled here and kept in ``folder``; None if they can."""
     cxx = compiler()
     if cxx is None:
-        return "no C++ compiler found (Debian and Ubuntu: apt-get install g++)"
+        return native.NO_COMPILER
     for path in (Path(torch.__file__).parent, folder.resolve()):
         if shlex.quote(str(path)) != str(path):
             return f"PyTorch cannot compile where a path holds a space, a quote or the like: {path}"

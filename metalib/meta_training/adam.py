@@ -22,18 +22,21 @@ class Adam:
     With gradient g at step t:
         m <- beta1 m + (1 - beta1) g,   v <- beta2 v + (1 - beta2) g^2,
         parameters <- parameters - learning_rate m' / (sqrt(v') + epsilon),
-    where m' = m / (1 - beta1^t) and v' = v / (1 - beta2^t).
+    where m' = m / (1 - beta1^t) and v' = v / (1 - beta2^t). With ``clip_norm``, g is first scaled down to that
+    norm where it is longer, as ``torch.nn.utils.clip_grad_norm_`` does.
 
     Args:
         learning_rate: above 0.
         beta1, beta2: decay of the moments, in [0, 1).
         epsilon: added to the denominator, above 0.
+        clip_norm: the largest norm of a gradient vector (its last axis); None for no bound.
     """
 
     learning_rate: float = 1e-3
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    clip_norm: float | None = None
 
     def initial_state(self, parameters: Tensor) -> AdamState:
         """Return the state before the first step, for parameters of any shape."""
@@ -42,6 +45,7 @@ class Adam:
 
     def update(self, gradient: Tensor, state: AdamState, parameters: Tensor) -> tuple[Tensor, AdamState]:
         """Return parameters and state after one step; all shapes as ``parameters``."""
+        gradient = gradient if self.clip_norm is None else _clip(gradient, self.clip_norm)
         step = state.step + 1
         first = self.beta1 * state.first + (1 - self.beta1) * gradient
         second = self.beta2 * state.second + (1 - self.beta2) * gradient * gradient
@@ -49,3 +53,9 @@ class Adam:
         second_correction = torch.sqrt(1 - self.beta2**step).to(parameters.dtype)
         denominator = torch.sqrt(second) / second_correction + self.epsilon
         return parameters - rate * first / denominator, AdamState(first, second, step)
+
+
+def _clip(gradient: Tensor, norm: float) -> Tensor:
+    """Scale every vector of the last axis that is longer than ``norm`` down to it."""
+    length = gradient.square().sum(dim=-1, keepdim=True).sqrt()
+    return gradient * (norm / (length + 1e-6)).clamp(max=1.0)

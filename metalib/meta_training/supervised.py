@@ -14,7 +14,7 @@ from metalib.meta_training.divergence import refuse_divergence
 from metalib.meta_training.objectives import Objective
 
 CHUNK_STEPS = 100
-"""Meta-steps a chunk: tasks are drawn, divergence is checked, curves are recorded and state is saved between chunks."""
+"""Meta-steps a chunk by default; tasks are drawn, divergence is checked, curves and state are kept between chunks."""
 
 DrawChunk = Callable[[int, int], Any]
 """``(first step, number of steps) -> tree of tensors [steps, seeds, tasks, ...]``; depends on the numbers alone."""
@@ -46,6 +46,7 @@ def train(
     seeds: tuple[int, ...],
     first_step: int = 0,
     backend: Backend = repeat_eagerly,
+    chunk_steps: int = CHUNK_STEPS,
 ) -> Iterator[Chunk]:
     """Train for meta-steps ``first_step`` to ``n_steps`` and yield after every chunk of them.
 
@@ -60,8 +61,9 @@ def train(
         draw: the training data of a chunk.
         n_steps: number of meta-steps in all.
         seeds: the seeds' names, for messages.
-        first_step: meta-steps done before, a multiple of :data:`CHUNK_STEPS`.
+        first_step: meta-steps done before, a multiple of ``chunk_steps``.
         backend: how a chunk's steps are run.
+        chunk_steps: meta-steps a chunk; what is drawn for a step depends on it.
 
     Raises:
         DivergenceError: a loss is not finite; the message names step, seed and likely cause.
@@ -71,8 +73,8 @@ def train(
         return meta_step(objective, adam, state, now)
 
     program = None
-    for first in range(first_step, n_steps, CHUNK_STEPS):
-        data = draw(first, min(CHUNK_STEPS, n_steps - first))
+    for first in range(first_step, n_steps, chunk_steps):
+        data = draw(first, min(chunk_steps, n_steps - first))
         if program is None:
             program = backend(step, state, at(data, 0))
         state, losses = program(state, data)

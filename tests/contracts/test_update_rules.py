@@ -9,11 +9,14 @@ from metalib.losses import Batch, mean_squared_error
 from metalib.networks import MLP
 from metalib.randomness import generator
 from metalib.tasks import Sinusoid
-from metalib.update_rules import GradientDescent
+from metalib.update_rules import GradientDescent, LSTMRule, from_dict
 
 RULES = {
     "gradient descent": GradientDescent(0.01),
     "gradient descent, first order": GradientDescent(0.01, first_order=True),
+    "lstm": LSTMRule(),
+    "lstm, logits fed back": LSTMRule(hidden_size=3, feedback="logits"),
+    "lstm, exact": LSTMRule(hidden_size=3, first_order=False),
 }
 ARCHITECTURE = MLP((1, 8, 1))
 LOSS = mean_squared_error(ARCHITECTURE.network())
@@ -88,12 +91,20 @@ def test_a_task_does_not_depend_on_its_neighbours_in_the_batch(rule):
         torch.testing.assert_close(together[index], last(one(batch, index)), rtol=1e-5, atol=1e-6)
 
 
-def test_first_order_cuts_the_path_through_the_gradient(rule):
+def test_first_order_cuts_the_path_through_gradient_and_loss(rule):
     omega, theta = start(rule)
     batch = one(support(1), 0)
+    gradient, value = torch.func.grad_and_value(LOSS)(theta, batch)
 
-    def displacement(theta):
-        return (adapt(LOSS, rule, omega, theta, [batch])[-1] - theta).sum()
+    def adapted(theta):
+        return adapt(LOSS, rule, omega, theta, [batch])[-1].square().sum()
 
-    gradient = torch.func.grad(displacement)(theta)
-    assert bool((gradient == 0).all()) == rule.first_order
+    def with_constants(theta):
+        return rule.step(omega, theta, gradient, value, rule.initial_state(theta))[0].square().sum()
+
+    whole, cut = (torch.func.grad(f)(theta) for f in (adapted, with_constants))
+    assert torch.allclose(whole, cut, rtol=1e-5, atol=1e-7) == rule.first_order
+
+
+def test_description_survives_storage(rule):
+    assert from_dict(rule.to_dict()) == rule

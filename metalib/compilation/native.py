@@ -1,0 +1,58 @@
+"""C++ sources of this project as loaded libraries, built on first use."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+FLAGS = ("-O3", "-march=native", "-std=c++20", "-fPIC", "-shared", "-Wno-psabi")
+
+
+NO_COMPILER = "no C++ compiler found (Debian and Ubuntu: apt-get install g++)"
+
+
+def compiler() -> str | None:
+    """Return the C++ compiler that PyTorch would use here; None if there is none."""
+    return next((name for name in (os.environ.get("CXX"), "g++", "clang++") if name and shutil.which(name)), None)
+
+
+@functools.cache
+def load(
+    source: Path, folder: Path, cxx: str, extra_flags: Sequence[str] = (), mode: int = ctypes.DEFAULT_MODE
+) -> ctypes.CDLL | None:
+    """Build ``source`` into ``folder`` unless it is there, and load it; None if it cannot be built here.
+
+    Args:
+        source: a C++ file.
+        folder: where libraries are kept between runs, each under a key of all it depends on.
+        cxx: the compiler, see :func:`compiler`.
+        extra_flags: a tuple, of what the compiler is told after the source: where headers and libraries are.
+        mode: of ``ctypes.CDLL``.
+    """
+    key = hashlib.sha256(machine_key(source).encode()).hexdigest()[:16]
+    library = folder / f"{source.stem}-{key}.so"
+    if not library.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = library.with_suffix(f".{os.getpid()}.partial")
+        command = [cxx, *FLAGS, str(source), *extra_flags, "-o", str(partial)]
+        if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+            partial.unlink(missing_ok=True)
+            return None
+        partial.replace(library)
+    return ctypes.CDLL(str(library), mode=mode)
+
+
+def machine_key(source: Path) -> str:
+    """Return what compiled code depends on: its source, headers beside it, and the machine, for folders are shared."""
+    text = "".join(path.read_text() for path in (source, *sorted(source.parent.glob("*.h"))))
+    cpu_info = Path("/proc/cpuinfo")
+    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
+    features = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    return repr((text, FLAGS, torch.__version__, platform.machine(), features))
