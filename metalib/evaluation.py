@@ -6,45 +6,56 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from metalib.adaptation import adapt
+from metalib.adaptation import adapt, inner_steps
 from metalib.losses import Batch, Loss
 from metalib.meta_parameters import split
 from metalib.trained_method import Learner
-from metalib.update_rules import GradientDescent, UpdateRule
+from metalib.update_rules import GradientDescent, LSTMRule, UpdateRule
 
 TASKS_AT_ONCE = 100
 """Tasks evaluated in one vmapped block: bounds memory; results do not depend on it."""
 
 
 def adaptation_scores(
-    loss: Loss, rule: UpdateRule, phi: Tensor, support: Batch, queries: Sequence[Batch], steps: int
+    loss: Loss,
+    rule: UpdateRule,
+    phi: Tensor,
+    support: Batch,
+    queries: Sequence[Batch],
+    steps: int,
+    score: Loss | None = None,
+    tasks_at_once: int = TASKS_AT_ONCE,
 ) -> list[Tensor]:
-    """Return the query loss after 0, 1, ..., ``steps`` inner steps, for every seed and task.
+    """Return the score on the query after 0, 1, ..., ``steps`` inner steps, for every seed and task.
 
     Args:
-        loss: the task's loss.
+        loss: what adaptation lowers.
         rule: the update rule.
         phi: meta-parameters of every seed, ``[seeds, n_phi]``.
         support: what is adapted on, x and y ``[tasks, k, ...]``.
         queries: sets to be judged on, x and y ``[tasks, n, ...]`` each.
         steps: inner steps on the whole support.
+        score: what a query is judged by; the loss if None.
+        tasks_at_once: tasks in one vmapped block.
 
     Returns:
         for each query set, scores ``[seeds, tasks, steps + 1]``.
     """
 
+    judge = loss if score is None else score
+
     def one_task(phi: Tensor, support: Batch, queries: list[Batch]) -> list[Tensor]:
         theta, omega = split(phi, rule)
         thetas = adapt(loss, rule, omega, theta, [support] * steps)
-        return [torch.stack([loss(theta, query) for theta in thetas]) for query in queries]
+        return [torch.stack([judge(theta, query) for theta in thetas]) for query in queries]
 
     over_tasks = vmap(one_task, in_dims=(None, 0, 0))
     n_tasks = support.x.shape[0]
     rows = []
     for seed_phi in phi:
         blocks = []
-        for start in range(0, n_tasks, TASKS_AT_ONCE):
-            block = slice(start, start + TASKS_AT_ONCE)
+        for start in range(0, n_tasks, tasks_at_once):
+            block = slice(start, start + tasks_at_once)
             here = [_rows(query, block) for query in queries]
             blocks.append([part.detach() for part in over_tasks(seed_phi, _rows(support, block), here)])
         rows.append([torch.cat(parts) for parts in zip(*blocks, strict=True)])
@@ -63,6 +74,8 @@ def choose_rate(
     query: Batch,
     steps: int,
     diverged_above: float,
+    score: Loss | None = None,
+    tasks_at_once: int = TASKS_AT_ONCE,
 ) -> tuple[float, dict[float, float]]:
     """Choose the rate of gradient descent that gives the lowest error after ``steps`` steps.
 
@@ -76,13 +89,16 @@ def choose_rate(
         support, query: data of the validation tasks, ``[tasks, n, ...]``.
         steps: gradient steps.
         diverged_above: the largest error that counts as not diverged.
+        score: the error; the loss if None.
+        tasks_at_once: tasks in one vmapped block.
 
     Returns:
         the chosen rate, and for each rate the mean error over seeds and tasks (infinite where diverged).
     """
     errors: dict[float, float] = {}
     for rate in rates:
-        (scores,) = adaptation_scores(loss, GradientDescent(rate), theta, support, [query], steps)
+        rule = GradientDescent(rate)
+        (scores,) = adaptation_scores(loss, rule, theta, support, [query], steps, score, tasks_at_once)
         final = scores[..., -1]
         errors[rate] = final.mean().item() if bool((final <= diverged_above).all()) else float("inf")
     return min(errors, key=lambda rate: (errors[rate], rate)), errors
@@ -103,3 +119,40 @@ def predictions(learner: Learner, support: Batch, x: Tensor, steps: int) -> Tens
             for task_x, task_y, inputs in zip(support.x, support.y, x, strict=True)
         ]
     )
+
+
+def gate_quantiles(
+    loss: Loss, rule: LSTMRule, phi: Tensor, support: Batch, steps: int, quantiles: Sequence[float]
+) -> dict[str, Tensor]:
+    """Return how the gates of the LSTM rule are spread over coordinates and tasks at each inner step.
+
+    Args:
+        loss: the task's loss.
+        rule: the update rule.
+        phi: meta-parameters of one seed, ``[n_phi]``.
+        support: what is adapted on, x and y ``[tasks, k, ...]``.
+        steps: inner steps on the whole support.
+        quantiles: which, in 0..1.
+
+    Returns:
+        "forget" and "input", each ``[steps, quantiles]``.
+    """
+    theta, omega = split(phi, rule)
+    gates: dict[str, list[list[Tensor]]] = {"forget": [], "input": []}
+    for x, y in zip(support.x, support.y, strict=True):
+        states = [state for _, state in inner_steps(loss, rule, omega, theta, [Batch(x, y)] * steps)]
+        gates["forget"].append([rule.gates(state)[0].detach() for state in states])
+        gates["input"].append([rule.gates(state)[1].detach() for state in states])
+    levels = torch.tensor(quantiles)
+    return {
+        name: torch.stack(
+            [_quantiles(torch.cat([of_task[step] for of_task in tasks]), levels) for step in range(steps)]
+        )
+        for name, tasks in gates.items()
+    }
+
+
+def _quantiles(values: Tensor, levels: Tensor) -> Tensor:
+    """Return empirical quantiles (nearest value); torch's own takes no more than 16 million numbers."""
+    places = (levels * (len(values) - 1)).round().to(torch.int64)
+    return values.sort().values[places]

@@ -9,8 +9,13 @@ from torch import Tensor
 from metalib.storage import load_tensors, save_tensors
 
 _SCHEMA = "scores 1"
+_ACCURACIES_SCHEMA = "accuracies 1"
 RATES_SCHEMA = "fine-tuning rates 1"
 """For each ``k<K>`` the mean validation error by rate, and the chosen rate."""
+IMAGE_ILLUSTRATION_SCHEMA = "image illustrations 1"
+"""Predicted classes on the first test episodes, ``<way>way-<shot>shot`` ``[episode, gradient step, query]``."""
+GATES_SCHEMA = "gate quantiles 1"
+"""``<name>-forget`` and ``<name>-input`` ``[inner step, quantile]`` of the LSTM rule; the header names quantiles."""
 ILLUSTRATION_SCHEMA = "illustrations 1"
 """Predictions for the figures, ``k<K>`` ``[task, gradient step, x]``."""
 
@@ -61,3 +66,48 @@ def load_scores(path: Path) -> tuple[list[Scores], dict[str, Any]]:
         key = Scores(**entry, values=next(iter(tensors.values()))).name
         scores.append(Scores(**entry, values=tensors[key]))
     return scores, header["settings"]
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """Accuracies of one method in N-way K-shot classification.
+
+    Args:
+        method: maml, lstm, pretrained, scratch, nearest_neighbour or prototypical.
+        way: classes an episode.
+        shot: support images a class.
+        train_steps: inner steps of meta-training; None for methods that are not trained to adapt.
+        rate: the inner rate at test; None for methods without one.
+        values: share of the query that is right, in 0..1, ``[seed, episode, gradient_step]``.
+    """
+
+    method: str
+    way: int
+    shot: int
+    train_steps: int | None
+    rate: float | None
+    values: Tensor
+
+    @property
+    def name(self) -> str:
+        """The name under which the values are stored."""
+        return f"{self.method}-{self.way}way-{self.shot}shot"
+
+
+def save_accuracies(path: Path, accuracies: list[Accuracies], dataset: str, settings: dict[str, Any]) -> None:
+    """Write the accuracies of one method to ``path``; ``settings`` say how the method was trained."""
+    entries = [{key: value for key, value in vars(a).items() if key != "values"} for a in accuracies]
+    header = {"axes": ["seed", "episode", "gradient_step"], "dataset": dataset, "entries": entries}
+    save_tensors(path, _ACCURACIES_SCHEMA, {a.name: a.values for a in accuracies}, {**header, "settings": settings})
+
+
+def load_accuracies(path: Path) -> tuple[list[Accuracies], str, dict[str, Any]]:
+    """Return the accuracies, the dataset's name and the settings that :func:`save_accuracies` wrote.
+
+    Raises:
+        StorageError: the file is missing, damaged or of another kind.
+    """
+    tensors, header = load_tensors(path, _ACCURACIES_SCHEMA)
+    names = [f"{e['method']}-{e['way']}way-{e['shot']}shot" for e in header["entries"]]
+    accuracies = [Accuracies(**e, values=tensors[name]) for e, name in zip(header["entries"], names, strict=True)]
+    return accuracies, header["dataset"], header["settings"]

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metalib import networks
+from metalib import networks, update_rules
 from metalib.adaptation import adapt
-from metalib.losses import Batch, mean_squared_error
+from metalib.losses import LOSSES, Batch
 from metalib.meta_parameters import split
-from metalib.networks import MLP
+from metalib.networks import Architecture
 from metalib.storage import StorageError, load_tensors, save_tensors
-from metalib.update_rules import GradientDescent, UpdateRule
+from metalib.update_rules import UpdateRule
 
-_SCHEMA = "trained method 1"
+_SCHEMA = "trained method 2"
 
 Predictor = Callable[[Tensor], Tensor]
-"""``x [n, d_in] -> y [n, d_out]``"""
+"""``x [n, ...] -> y [n, n_outputs]``; in classification the outputs are logits."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Learner:
     >>> predict(x_new)  # doctest: +SKIP
     """
 
-    architecture: MLP
+    architecture: Architecture
+    loss: str
     theta: Tensor
     omega: Tensor
     rule: UpdateRule
@@ -42,25 +43,34 @@ class Learner:
         """Adapt to a task from its examples and return the adapted function.
 
         Args:
-            x: support inputs ``[k, d_in]``.
-            y: support targets ``[k, d_out]``.
+            x: support inputs ``[k, *input_shape]`` of the network.
+            y: support targets: ``[k, n_outputs]`` in regression, class numbers ``[k]`` in classification.
             steps: inner steps; by default those of meta-training. 0 returns the unadapted function.
 
         Raises:
             ValueError: the shapes do not fit the network, or ``steps`` is negative.
         """
         steps = self.steps if steps is None else steps
-        sizes = self.architecture.sizes
         if steps < 0:
             raise ValueError(f"steps must be 0 or more, got {steps}")
-        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or x.shape[1] != sizes[0] or y.shape[1] != sizes[-1]:
-            raise ValueError(
-                f"x must be [k, {sizes[0]}] and y [k, {sizes[-1]}], got {list(x.shape)} and {list(y.shape)}"
-            )
+        self._refuse_misfit(x, y)
         network = self.architecture.network()
         batches = [Batch(x, y)] * steps
-        theta = adapt(mean_squared_error(network), self.rule, self.omega, self.theta, batches)[-1].detach()
+        theta = adapt(LOSSES[self.loss](network), self.rule, self.omega, self.theta, batches)[-1].detach()
         return lambda inputs: network(theta, inputs)
+
+    def _refuse_misfit(self, x: Tensor, y: Tensor) -> None:
+        inputs, n_outputs = list(self.architecture.input_shape), self.architecture.n_outputs
+        n = len(x)
+        if self.loss == "cross_entropy":
+            fits = list(y.shape) == [n] and not y.is_floating_point() and bool(((y >= 0) & (y < n_outputs)).all())
+            wanted = f"y class numbers [k] from 0 to {n_outputs - 1}"
+        else:
+            fits = list(y.shape) == [n, n_outputs]
+            wanted = f"y [k, {n_outputs}]"
+        if n == 0 or list(x.shape[1:]) != inputs or not fits:
+            shape = ", ".join(["k", *map(str, inputs)])
+            raise ValueError(f"x must be [{shape}] and {wanted}, got {list(x.shape)} and {y.dtype} {list(y.shape)}")
 
 
 @dataclass(frozen=True)
@@ -68,8 +78,9 @@ class TrainedMethod:
     """The meta-parameters of one method, for all its seeds.
 
     Args:
-        method: maml, pretrained, oracle or scratch.
+        method: maml, lstm, pretrained, oracle, scratch or prototypical.
         architecture: the network.
+        loss: what it minimises, of :data:`metalib.losses.LOSSES`.
         phi: meta-parameters, ``[seeds, n_phi]``.
         seeds: the seed of each row.
         rule: how it adapts; None if that is to be chosen (baselines) or it does not (oracle).
@@ -79,7 +90,8 @@ class TrainedMethod:
     """
 
     method: str
-    architecture: MLP
+    architecture: Architecture
+    loss: str
     phi: Tensor
     seeds: tuple[int, ...]
     rule: UpdateRule | None
@@ -103,13 +115,14 @@ class TrainedMethod:
         if rule is None:
             raise ValueError(f"{self.method} brings no update rule; pass one, e.g. rule=GradientDescent(0.01)")
         theta, omega = split(self.phi[index], rule)
-        return Learner(self.architecture, theta, omega, rule, max(self.inner_steps, 1))
+        return Learner(self.architecture, self.loss, theta, omega, rule, max(self.inner_steps, 1))
 
     def save(self, path: Path | str) -> None:
         """Write the method to one safetensors file."""
         header = {
             "method": self.method,
             "network": self.architecture.to_dict(),
+            "loss": self.loss,
             "seeds": list(self.seeds),
             "rule": self.rule.to_dict() if self.rule else None,
             "inner_steps": self.inner_steps,
@@ -126,15 +139,18 @@ class TrainedMethod:
             StorageError: the file is missing, damaged or of another kind.
         """
         tensors, header = load_tensors(Path(path), _SCHEMA)
-        rule = dict(header["rule"]) if header["rule"] else None
-        if rule is not None and rule.pop("kind") != "gradient_descent":
-            raise StorageError(f"{path}: unknown update rule; known: gradient_descent")
+        try:
+            architecture = networks.from_dict(header["network"])
+            rule = update_rules.from_dict(header["rule"]) if header["rule"] else None
+        except (ValueError, TypeError) as error:
+            raise StorageError(f"{path}: {error}; it was written by another version: run `dvc repro`") from error
         return cls(
             method=header["method"],
-            architecture=networks.from_dict(header["network"]),
+            architecture=architecture,
+            loss=header["loss"],
             phi=tensors["phi"],
             seeds=tuple(header["seeds"]),
-            rule=GradientDescent(**rule) if rule else None,
+            rule=rule,
             inner_steps=header["inner_steps"],
             train_shots=header["train_shots"],
             settings=header["settings"],

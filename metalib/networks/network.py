@@ -1,9 +1,6 @@
 """Networks as pure functions of one flat parameter vector, ``(theta, x) -> y``."""
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,62 +80,3 @@ def _layout(module: nn.Module) -> tuple[View, ...]:
     if not views:
         raise ValueError(f"{type(module).__name__} has no parameters, so there is nothing to learn")
     return tuple(views)
-
-
-@dataclass(frozen=True)
-class MLP:
-    """Fully connected network with ReLU between layers: the sinusoid network of Finn et al. (2017), 5.1.
-
-    A plain description (sizes only) from which :meth:`network` builds the function and
-    :meth:`initial_theta` draws parameters; it is what artefacts store, see :meth:`to_dict`.
-    """
-
-    sizes: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.sizes) < 2 or min(self.sizes) < 1:
-            raise ValueError(f"sizes must name at least an input and an output of 1 or more, got {self.sizes}")
-
-    def network(self) -> Network:
-        """Return the pure function ``(theta, x) -> y``, ``x`` ``[n, sizes[0]]``, ``y`` ``[n, sizes[-1]]``."""
-        layers: list[nn.Module] = []
-        with torch.device("meta"):
-            for n_in, n_out in zip(self.sizes[:-1], self.sizes[1:], strict=True):
-                layers += [nn.Linear(n_in, n_out), nn.ReLU()]
-        return Network(nn.Sequential(*layers[:-1]))
-
-    def initial_theta(self, generator: torch.Generator, std: float) -> Tensor:
-        """Draw theta ``[n_parameters]``: weights truncated normal at two ``std``, biases 0.
-
-        With std 0.01 this is the released code's initialisation (cbfinn/maml).
-        """
-        network = self.network()
-        theta = torch.zeros(network.n_parameters)
-        for view in network.layout:
-            if view.name.endswith("weight"):
-                theta[view.start : view.stop] = _truncated_normal(view.stop - view.start, generator) * std
-        return theta
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the description as plain data; the inverse of :func:`from_dict`."""
-        return {"kind": "mlp", "sizes": list(self.sizes)}
-
-
-def from_dict(description: dict[str, Any]) -> MLP:
-    """Return the network description that ``to_dict`` wrote.
-
-    Raises:
-        ValueError: the description names an unknown kind of network.
-    """
-    sizes: Sequence[int] = description.get("sizes", ())
-    if description.get("kind") != "mlp":
-        raise ValueError(f"unknown kind of network {description.get('kind')!r}; known: 'mlp'")
-    return MLP(tuple(sizes))
-
-
-def _truncated_normal(n: int, generator: torch.Generator) -> Tensor:
-    """Draw ``n`` standard normals conditioned on ``|z| <= 2`` by inverting the normal CDF."""
-    low = 0.5 * (1 + math.erf(-2 / math.sqrt(2)))
-    uniform = torch.rand(n, generator=generator, dtype=torch.float64)
-    normal: Tensor = torch.special.ndtri(low + (1 - 2 * low) * uniform)
-    return normal.float()
