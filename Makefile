@@ -44,9 +44,12 @@ format: setup-dev  ## Format the code.
 	@python -m ruff check --fix .
 	@python -m ruff format .
 
-bench: .venv/.bench  ## Time the meta-step against peers and the arithmetic limit.
+bench: .venv/.bench  ## Time meta-steps and the simulation against peers and their limits; docs/benchmarks.md.
 	@python -m benchmarks.meta_step
+	@python -m benchmarks.classification
 	@python -m benchmarks.render
+	@python -m benchmarks.simulation
+	@python -m benchmarks.render_simulation
 
 clean:  ## Remove the environment and all caches; results stay.
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

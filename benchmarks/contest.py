@@ -11,7 +11,7 @@ from benchmarks.floor import count
 from benchmarks.machine import cores
 from benchmarks.problem import Problem
 from benchmarks.processes import measure
-from benchmarks.summaries import ratio, summarise
+from benchmarks.summaries import ratio, summarise_processes
 
 Say = Callable[[str], None]
 
@@ -51,7 +51,7 @@ def compare(problem: Problem, threads: int, rate: float, found: dict[str, list[d
     """Return the floor at a rate, and every contender beside it and beside REFERENCE."""
     counts = count(problem)
     floor_ms = 1e3 * counts.operations / rate
-    rows = {name: _summarise(processes) for name, processes in found.items()}
+    rows = {name: summarise_processes(processes) for name, processes in found.items()}
     reference = rows.get(REFERENCE, {})
     for row in rows.values():
         for kind in ("median", "min"):
@@ -64,14 +64,3 @@ def compare(problem: Problem, threads: int, rate: float, found: dict[str, list[d
         "multiply_adds": counts._asdict(),
     }
     return {"threads": threads, "floor": floor, "contenders": rows}
-
-
-def _summarise(processes: list[dict[str, Any]]) -> dict[str, Any]:
-    later = [each["prepare_s"] for each in processes[1:]]
-    return {
-        **summarise([sample for each in processes for sample in each["samples_ms"]], "ms"),
-        "prepare_first_s": processes[0]["prepare_s"],
-        "prepare_later_s": statistics.median(later) if later else None,
-        "peak_resident_mib": min(each["peak_resident_mib"] for each in processes),
-        "largest_deviation": max(each["largest_deviation"] for each in processes),
-    }

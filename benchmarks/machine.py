@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -29,7 +30,12 @@ def facts() -> dict[str, str | int | float | bool | None]:
 
 def versions() -> dict[str, str | None]:
     """Return the versions of the libraries that are compared; None for one that is not installed."""
-    return {name: _version(name) for name in PACKAGES}
+    return package_versions(PACKAGES)
+
+
+def package_versions(names: Sequence[str]) -> dict[str, str | None]:
+    """Return the versions of packages; None for one that is not installed."""
+    return {name: _version(name) for name in names}
 
 
 def cores() -> list[int]:

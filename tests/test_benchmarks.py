@@ -23,6 +23,7 @@ from metalib.meta_training.objectives import query_loss_after_adaptation
 from metalib.meta_training.supervised import meta_gradient as metalib_gradient
 from metalib.networks import MLP
 from metalib.update_rules import GradientDescent
+from tests.test_few_shot_benchmarks import made_up_few_shot_results
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = Problem(tasks=3, support=4, query=5, width=6, inner_rate=0.1, initial_std=0.5)
@@ -187,14 +188,17 @@ def made_up_results():
 
 def test_the_page_is_rendered_from_the_figures(tmp_path):
     source, page, figure = tmp_path / "x.json", tmp_path / "docs" / "page.md", tmp_path / "docs" / "f" / "g.png"
+    few_shot = tmp_path / "y.json"
     source.write_text(json.dumps(made_up_results()))
-    render.main(source, page, figure)
+    few_shot.write_text(json.dumps(made_up_few_shot_results()))
+    render.main(source, page, figure, few_shot)
     text = page.read_text()
     assert "| metalib, compiled | 3.000 | 2.000 | 1.000 | 3.012 | 9.000 | - | 1e-08 |" in text
     assert "| arithmetic floor | 0.996 | 0.996 | - | - | - | - | - |" in text
     assert "](f/g.png)" in text
     assert "| 10 | 5 | 0.700 | 0.600 |" in text
-    assert "a processor" in text
+    assert "| cpu | a processor |" in text
+    assert text.index("## Seeds batched") < text.index("## Convolutions") < text.index("## Machine and versions")
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
@@ -202,5 +206,5 @@ def test_a_page_without_measurements_is_refused_in_one_line(tmp_path, capsys):
     import typer
 
     with pytest.raises(typer.Exit):
-        render.main(tmp_path / "none.json", tmp_path / "p.md", tmp_path / "f.png")
+        render.main(tmp_path / "none.json", tmp_path / "p.md", tmp_path / "f.png", tmp_path / "none.json")
     assert "none.json is missing" in capsys.readouterr().err
