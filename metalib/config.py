@@ -4,7 +4,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError
 from pydantic_core import ErrorDetails
@@ -45,10 +45,17 @@ Number = Annotated[float, Field(strict=True, ge=-1e6, le=1e6, allow_inf_nan=Fals
 Points = Annotated[int, Field(strict=True, ge=1, le=100_000)]
 Tasks = Annotated[int, Field(strict=True, ge=2, le=20_000)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+InnerSteps = Annotated[int, Field(strict=True, ge=1, le=1000)]
 Shot = Annotated[int, Field(strict=True, ge=1, le=1000)]
 Width = Annotated[int, Field(strict=True, ge=1, le=10_000)]
+NotNegative = Annotated[float, Field(strict=True, ge=0, le=180, allow_inf_nan=False)]
+WayName = Annotated[str, Field(pattern=r"^[1-9][0-9]*-way$")]
+ShotName = Annotated[str, Field(pattern=r"^[1-9][0-9]*-shot$")]
 Range = Annotated[tuple[Number, Number], AfterValidator(_ascending)]
 Shots = Annotated[tuple[Shot, ...], Field(min_length=1), AfterValidator(_distinct)]
+Ways = Annotated[
+    tuple[Annotated[int, Field(strict=True, ge=2, le=1000)], ...], Field(min_length=1), AfterValidator(_distinct)
+]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
 Positives = Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(_distinct)]
 
@@ -79,17 +86,137 @@ class GenerateTasksSettings(Section):
     query_points: Points
 
 
-class MetaTrainSettings(Section):
-    """The inner and outer loop of MAML."""
+class GradientDescentRuleSettings(Section):
+    """The update rule of MAML; theta_0 alone is learned, on the whole support, without bounds on the gradient."""
+
+    inner_rate: Positive
+    first_order: StrictBool
+
+    inner_batch: ClassVar[Literal["all"]] = "all"
+    learned_start: ClassVar[bool] = True
+    clip_norm: ClassVar[None] = None
+
+
+class LSTMRuleSettings(Section):
+    """The LSTM meta-learner as update rule."""
+
+    hidden_size: Annotated[int, Field(strict=True, ge=1, le=1000)]
+    feedback: Literal["gates", "logits"]
+    first_order: StrictBool
+    learned_start: StrictBool
+    inner_batch: Points | Literal["all"]
+    clip_norm: Positive
+
+
+class MetaTrainSettings(GradientDescentRuleSettings):
+    """The inner and outer loop of MAML on sinusoids."""
 
     shots: Shots
-    inner_rate: Positive
-    inner_steps: Annotated[int, Field(strict=True, ge=1, le=1000)]
-    first_order: StrictBool
+    inner_steps: InnerSteps
     meta_batch: Points
     learning_rate: Positive
     meta_steps: Count
     seeds: Seeds
+
+
+class MetaTrainLSTMSettings(LSTMRuleSettings):
+    """The inner and outer loop of the LSTM meta-learner on sinusoids."""
+
+    shots: Shots
+    inner_steps: InnerSteps
+    meta_batch: Points
+    learning_rate: Positive
+    meta_steps: Count
+    seeds: Seeds
+
+
+class GenerateImageTasksSettings(Section):
+    """Which images, their classes, and how many episodes are frozen for validation and test."""
+
+    dataset: Literal["glyphs", "omniglot", "miniimagenet"]
+    folder: str
+    seed: Seed
+    max_rotation: NotNegative
+    max_scale: NotNegative
+    max_shear: NotNegative
+    max_shift: NotNegative
+    rotated_classes: StrictBool
+    queries: Shot
+    ways: Ways
+    shots: Shots
+    validation_episodes: Tasks
+    test_episodes: Tasks
+
+
+class ImageNetworkSettings(Section):
+    """The learner of every few-shot image method."""
+
+    kind: Literal["conv4", "fully_connected"]
+    downsample: Literal["stride", "max_pool"]
+    hidden: Annotated[tuple[Width, ...], Field(min_length=1)]
+    initial_std: Positive
+    filters: Annotated[int, Field(strict=True, ge=1, le=1024)]
+
+
+class MetaTrainClassifierSettings(Section):
+    """The inner and outer loop of MAML on few-shot images; some settings depend on the number of classes."""
+
+    inner_rate: Annotated[dict[WayName, Positive], Field(min_length=1)]
+    inner_steps: Annotated[dict[WayName, InnerSteps], Field(min_length=1)]
+    first_order: StrictBool
+    learning_rate: Positive
+    meta_batch: Annotated[dict[WayName, Points], Field(min_length=1)]
+    meta_steps: Count
+    seeds: Seeds
+
+    def at(self, way: int, shot: int) -> "ClassifierAt":
+        """Return the settings of N-way K-shot classification."""
+        key = f"{way}-way"
+        return ClassifierAt(
+            GradientDescentRuleSettings(inner_rate=self.inner_rate[key], first_order=self.first_order),
+            self.inner_steps[key],
+            self.meta_batch[key],
+        )
+
+
+class MetaTrainClassifierLSTMSettings(LSTMRuleSettings):
+    """The inner and outer loop of the LSTM meta-learner on few-shot images; T depends on the shot."""
+
+    inner_steps: Annotated[dict[ShotName, InnerSteps], Field(min_length=1)]
+    meta_batch: Points
+    learning_rate: Positive
+    meta_steps: Count
+    seeds: Seeds
+
+    def at(self, way: int, shot: int) -> "ClassifierAt":
+        """Return the settings of N-way K-shot classification."""
+        return ClassifierAt(self, self.inner_steps[f"{shot}-shot"], self.meta_batch)
+
+
+class ClassifierAt(NamedTuple):
+    """Settings of N-way K-shot meta-training: the update ``rule``, its ``inner_steps``, episodes a meta-step."""
+
+    rule: GradientDescentRuleSettings | LSTMRuleSettings
+    inner_steps: int
+    meta_batch: int
+
+
+class TrainClassifierBaselineSettings(Section):
+    """Training of the pretrained classifier on all classes, and of the prototypical network on episodes."""
+
+    learning_rate: Positive
+    images: Points
+    episodes: Points
+    pretrained_steps: Count
+    prototypical_steps: Count
+    seeds: Seeds
+
+
+class EvaluateClassifierSettings(Section):
+    """Adaptation to held-out classes."""
+
+    gradient_steps: Annotated[int, Field(strict=True, ge=1, le=100)]
+    finetune_rates: Positives
 
 
 class TrainBaselineSettings(Section):
@@ -126,8 +253,15 @@ class Params(Section):
     network: NetworkSettings
     generate_tasks: GenerateTasksSettings
     meta_train: MetaTrainSettings
+    meta_train_lstm: MetaTrainLSTMSettings
     train_baseline: TrainBaselineSettings
     evaluate: EvaluateSettings
+    generate_image_tasks: GenerateImageTasksSettings
+    image_network: ImageNetworkSettings
+    meta_train_classifier: MetaTrainClassifierSettings
+    meta_train_classifier_lstm: MetaTrainClassifierLSTMSettings
+    train_classifier_baseline: TrainClassifierBaselineSettings
+    evaluate_classifier: EvaluateClassifierSettings
     report: ReportSettings
 
 
@@ -164,6 +298,7 @@ def load_params(path: Path) -> Params:
         merged = _merge(path, raw, scale, scales[scale])
         resolved[scale] = _validate(Params, merged, path, scale, scales[scale])
         _refuse_contradictions(path, scale, resolved[scale])
+        _refuse_missing_conditions(path, scale, resolved[scale])
     return resolved[chosen]
 
 
@@ -284,8 +419,37 @@ def _refuse_contradictions(path: Path, scale: str, params: Params) -> None:
                 f"(scale {scale}); "
                 f"lower the one or raise the other"
             )
-    if not set(params.meta_train.shots) & set(params.evaluate.shots):
+    for section in ("meta_train", "meta_train_lstm"):
+        trained = getattr(params, section).shots
+        if not set(trained) & set(params.evaluate.shots):
+            raise ConfigError(
+                f"{path}: evaluate.shots: {list(params.evaluate.shots)} shares no K with {section}.shots = "
+                f"{list(trained)}; test at least one K that is trained"
+            )
+    batch, fewest = params.meta_train_lstm.inner_batch, min(*params.meta_train_lstm.shots, *params.evaluate.shots)
+    if batch != "all" and batch > fewest:
         raise ConfigError(
-            f"{path}: evaluate.shots: {list(params.evaluate.shots)} shares no K with meta_train.shots = "
-            f"{list(params.meta_train.shots)}; test at least one K that is trained"
+            f"{path}: meta_train_lstm.inner_batch: {batch} is more than the smallest K, {fewest} (scale {scale}); "
+            "lower it, or set it to all"
         )
+
+
+def _refuse_missing_conditions(path: Path, scale: str, params: Params) -> None:
+    """Refuse an N or K of the image tasks for which a meta-learner has no setting."""
+    tasks, maml = params.generate_image_tasks, params.meta_train_classifier
+    by_way: dict[str, Mapping[str, Any]] = {
+        "inner_rate": maml.inner_rate,
+        "inner_steps": maml.inner_steps,
+        "meta_batch": maml.meta_batch,
+    }
+    needed: list[tuple[str, str, Mapping[str, Any], str]] = [
+        ("meta_train_classifier", key, given, f"{way}-way") for way in tasks.ways for key, given in by_way.items()
+    ]
+    lstm = params.meta_train_classifier_lstm
+    needed += [("meta_train_classifier_lstm", "inner_steps", lstm.inner_steps, f"{shot}-shot") for shot in tasks.shots]
+    for section, key, given, name in needed:
+        if name not in given:
+            raise ConfigError(
+                f"{path}: {section}.{key}: lacks {name}, which generate_image_tasks asks for (scale {scale}); "
+                f"it has: {', '.join(given)}; add {name}"
+            )

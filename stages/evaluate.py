@@ -15,7 +15,8 @@ from metalib.tasks.dataset import TaskSet, first_points, load_task_set
 from metalib.trained_method import TrainedMethod
 from metalib.update_rules import GradientDescent, UpdateRule
 from stages.jobs import Control, Job, run_jobs, worker_count
-from stages.running import PARAMS, ParamsOption, stage
+from stages.running import PARAMS, ParamsOption, Run, stage
+from stages.update_rules import evaluation_rule
 
 
 def main(
@@ -40,7 +41,7 @@ def main(
             # refuse a dataset that is damaged or too small before any work
             load_task_set(dataset / f"{name}.safetensors").shots(max(settings.shots))
         cases = [(path, method, k) for path, method in zip(paths, methods, strict=True) for k in settings.shots]
-        jobs = [Job(_label(method, k), 3, evaluate, (settings, path, dataset, k)) for path, method, k in cases]
+        jobs = [Job(_label(method, k), 3, evaluate, (run, path, dataset, k)) for path, method, k in cases]
         results = run_jobs(jobs, worker_count(run.machine, len(jobs)), "parts")
         save_scores(
             folder / "scores.safetensors",
@@ -54,10 +55,11 @@ def main(
 
 
 def evaluate(
-    settings: EvaluateSettings, path: Path, dataset: Path, shots: int, control: Control
+    run: Run, path: Path, dataset: Path, shots: int, control: Control
 ) -> tuple[list[Scores], dict[str, Tensor], dict[str, float | None]]:
     """Evaluate one trained method at K = ``shots``; return scores, predictions for figures, and rates tried."""
     control.advance(0)
+    settings = run.params.evaluate
     method = TrainedMethod.load(path)
     test = load_task_set(dataset / "test.safetensors")
     illustrations = load_task_set(dataset / "illustrations.safetensors")
@@ -67,7 +69,8 @@ def evaluate(
     rule, rates = _rule(settings, method, loss, dataset, shots)
     control.advance(1)
     support, queries = test.shots(shots), [test.query, first_points(test.query, shots)]
-    values = adaptation_scores(loss, rule, method.phi, support, queries, settings.gradient_steps)
+    fast = evaluation_rule(rule, run.machine)
+    values = adaptation_scores(loss, fast, method.phi, support, queries, settings.gradient_steps)
     control.advance(2)
     scores = [
         Scores(method.method, method.train_shots, shots, query.x.shape[-2], getattr(rule, "rate", None), value)

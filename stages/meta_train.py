@@ -1,4 +1,4 @@
-"""Meta-train a learner: one initialisation for every K and seed."""
+"""Meta-train a learner on sinusoids: one initialisation, and one update rule, for every K and seed."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,8 +7,9 @@ import numpy as np
 import torch
 import typer
 
-from metalib.config import Params
-from metalib.losses import Episode, mean_squared_error
+from metalib.config import MetaTrainLSTMSettings, MetaTrainSettings, Params
+from metalib.losses import Episode, MinibatchEpisode, draw_order, mean_squared_error
+from metalib.meta_parameters import join
 from metalib.meta_training.adam import Adam
 from metalib.meta_training.objectives import query_loss_after_adaptation
 from metalib.meta_training.supervised import stack_seeds
@@ -17,87 +18,122 @@ from metalib.randomness import generator
 from metalib.tasks import Sinusoid
 from metalib.tasks.dataset import load_distribution
 from metalib.trained_method import TrainedMethod, versions
-from metalib.update_rules import GradientDescent
-from stages.curves import write_curves
+from stages.curves import mean_curve, write_curves
 from stages.jobs import Control, Job, run_jobs, worker_count
 from stages.running import PARAMS, ParamsOption, stage
-from stages.training import Trainer, initial_thetas, training
+from stages.training import SMALL_LEARNER, Trainer, initial_omegas, initial_thetas, training
+from stages.update_rules import MetaLearner, compilation, trainer_rule, update_rule
+
+Settings = MetaTrainSettings | MetaTrainLSTMSettings
 
 
 def main(
+    method: Annotated[MetaLearner, typer.Argument(help="Which meta-learner.")],
     dataset: Annotated[Path, typer.Argument(help="Task dataset of generate_tasks, e.g. data/sinusoid.")],
     output: Annotated[Path, typer.Argument(help="Folder to write, e.g. artifacts/sinusoid/maml.")],
     params: ParamsOption = PARAMS,
 ) -> None:
-    """Meta-train MAML on sinusoids, once for each K in meta_train.shots, all seeds (settings: meta_train, network).
+    """Meta-train MAML (settings: meta_train) or the LSTM meta-learner (meta_train_lstm), once for each K, all seeds.
 
     Writes k<K>.safetensors (the meta-parameters of all seeds) and curves.tsv (the query loss after
     adaptation, mean over seeds, against meta-steps).
     """
-    with (
-        stage("meta_train@sinusoid-maml", params) as run,
-        training(run, run.params.meta_train.meta_steps, _determinants(run.params, dataset)) as trainer,
-        run.output(output) as folder,
-    ):
-        settings = run.params.meta_train
-        family = load_distribution(dataset)
-        # Longest first, so that no worker is left alone with the longest.
-        by_length = sorted(settings.shots, reverse=True)
-        jobs = [
-            Job(f"MAML, K = {shots}", settings.meta_steps, meta_train, (run.params, family, shots, trainer))
-            for shots in by_length
-        ]
-        results = dict(zip(by_length, run_jobs(jobs, worker_count(run.machine, len(jobs)), "meta-steps"), strict=True))
-        for shots in settings.shots:
-            _trained(run.params, shots, torch.from_numpy(results[shots][0]), trainer).save(
-                folder / f"k{shots}.safetensors"
-            )
-        write_curves(folder / "curves.tsv", {f"k{shots}": results[shots][1] for shots in settings.shots})
+    with stage(f"meta_train@sinusoid-{method}", params) as run:
+        settings = _settings(run.params, method)
+        with (
+            training(
+                run,
+                settings.meta_steps,
+                _determinants(run.params, method, dataset),
+                compilation(settings, SMALL_LEARNER),
+            ) as trainer,
+            run.output(output) as folder,
+        ):
+            family = load_distribution(dataset)
+            # Longest first, so that no worker is left alone with the longest; a K's seeds share one compiled program.
+            cases = [(shots, seed) for seed in settings.seeds for shots in sorted(settings.shots, reverse=True)]
+            jobs = [
+                Job(
+                    f"{method}, K = {shots}, seed {seed}",
+                    settings.meta_steps,
+                    meta_train,
+                    (run.params, method, family, shots, seed, trainer),
+                )
+                for shots, seed in cases
+            ]
+            found = run_jobs(jobs, worker_count(run.machine, len(jobs)), "meta-steps")
+            results = dict(zip(cases, found, strict=True))
+            curves = {}
+            for shots in settings.shots:
+                each = [results[shots, seed] for seed in settings.seeds]
+                phi = torch.from_numpy(np.stack([phi for phi, _ in each]))
+                _trained(run.params, method, shots, phi, trainer).save(folder / f"k{shots}.safetensors")
+                curves[f"k{shots}"] = mean_curve([curve for _, curve in each])
+            write_curves(folder / "curves.tsv", curves)
 
 
-def _determinants(params: Params, dataset: Path) -> dict[str, Any]:
+def _settings(params: Params, method: MetaLearner) -> Settings:
+    return params.meta_train_lstm if method is MetaLearner.LSTM else params.meta_train
+
+
+def _determinants(params: Params, method: MetaLearner, dataset: Path) -> dict[str, Any]:
     """Return the settings and data that determine what is trained."""
     return {
+        "method": method,
         "network": params.network.model_dump(mode="json"),
-        "meta_train": params.meta_train.model_dump(mode="json"),
+        "meta_train": _settings(params, method).model_dump(mode="json"),
         "distribution": load_distribution(dataset).to_dict(),
     }
 
 
 def meta_train(
-    params: Params, family: Sinusoid, shots: int, trainer: Trainer, control: Control
+    params: Params, method: MetaLearner, family: Sinusoid, shots: int, seed: int, trainer: Trainer, control: Control
 ) -> tuple[np.ndarray, dict[int, float]]:
-    """Meta-train MAML with K = ``shots`` for all seeds; return phi ``[seeds, n_phi]`` and the training curve."""
-    settings = params.meta_train
+    """Meta-train with K = ``shots`` for one seed; return phi ``[n_phi]`` and the training curve."""
+    settings = _settings(params, method)
     architecture = _architecture(params)
-    rule = GradientDescent(settings.inner_rate, settings.first_order)
-    objective = query_loss_after_adaptation(mean_squared_error(architecture.network()), rule, settings.inner_steps)
-    phi = initial_thetas(architecture, settings.seeds, params.network.initial_std)
+    rule, backend = trainer_rule(settings, trainer)
+    objective = query_loss_after_adaptation(
+        mean_squared_error(architecture.network()), rule, settings.inner_steps, settings.learned_start
+    )
+    theta = initial_thetas(architecture, (seed,), params.network.initial_std)
+    phi = join(theta, initial_omegas(rule, (seed,)))
 
-    def draw(first: int, count: int) -> Episode:
-        shape = (count, settings.meta_batch)
-        episodes = [
-            family.draw_episodes(generator(seed, f"meta-training episodes, K = {shots}", first), shape, shots, shots)
-            for seed in settings.seeds
-        ]
-        return stack_seeds(episodes, trainer.device)
+    def draw(first: int, count: int) -> Episode | MinibatchEpisode:
+        return stack_seeds([_draw(settings, family, shots, seed, first, count)], trainer.device)
 
-    adam = Adam(settings.learning_rate)
-    return trainer.run(f"k{shots}", objective, adam, phi, draw, settings.meta_steps, settings.seeds, control)
+    adam = Adam(settings.learning_rate, clip_norm=settings.clip_norm)
+    name = f"k{shots}-seed{seed}"
+    trained, curve = trainer.run(name, objective, adam, phi, draw, settings.meta_steps, (seed,), control, backend)
+    return trained[0], curve
+
+
+def _draw(
+    settings: Settings, family: Sinusoid, shots: int, seed: int, first: int, count: int
+) -> Episode | MinibatchEpisode:
+    """Draw one seed's episodes for ``count`` meta-steps from ``first``; the same for every meta-learner."""
+    shape = (count, settings.meta_batch)
+    numbers = generator(seed, f"meta-training episodes, K = {shots}", first)
+    episodes = family.draw_episodes(numbers, shape, shots, shots)
+    if settings.inner_batch == "all":
+        return episodes
+    numbers = generator(seed, f"meta-training inner batches, K = {shots}", first)
+    return MinibatchEpisode(*episodes, draw_order(numbers, shape, settings.inner_steps, settings.inner_batch, shots))
 
 
 def _architecture(params: Params) -> MLP:
     return MLP((1, *params.network.hidden, 1))
 
 
-def _trained(params: Params, shots: int, phi: torch.Tensor, trainer: Trainer) -> TrainedMethod:
-    settings = params.meta_train
+def _trained(params: Params, method: MetaLearner, shots: int, phi: torch.Tensor, trainer: Trainer) -> TrainedMethod:
+    settings = _settings(params, method)
     return TrainedMethod(
-        method="maml",
+        method=method,
         architecture=_architecture(params),
+        loss="mean_squared_error",
         phi=phi,
         seeds=settings.seeds,
-        rule=GradientDescent(settings.inner_rate, settings.first_order),
+        rule=update_rule(settings),
         inner_steps=settings.inner_steps,
         train_shots=shots,
         settings={

@@ -139,7 +139,7 @@ def fingerprint_sources() -> str:
     digest = hashlib.sha256()
     for package in ("metalib", "stages"):
         for path in sorted((ROOT / package).rglob("*")):
-            if path.suffix in (".py", ".cpp", ".j2"):
+            if path.suffix in (".py", ".cpp", ".h", ".j2"):
                 digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -57,6 +57,7 @@ def main(
         TrainedMethod(
             method=method,
             architecture=_architecture(run.params, method),
+            loss="mean_squared_error",
             phi=torch.from_numpy(phi),
             seeds=settings.seeds,
             rule=None,
@@ -103,7 +104,7 @@ def train_baseline(
         return stack_seeds(batches, trainer.device)
 
     adam = Adam(settings.learning_rate)
-    return trainer.run(method, objective, adam, theta, draw, steps, settings.seeds, control)
+    return trainer.run(method, objective, adam, theta, draw, steps, settings.seeds, control, trainer.loop_backend())
 
 
 def _architecture(params: Params, method: Method) -> MLP:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,16 +19,27 @@ from metalib.errors import Interrupted
 from metalib.meta_training.adam import Adam
 from metalib.meta_training.checkpoints import Checkpoints, Progress, saved_steps, state_key
 from metalib.meta_training.objectives import Objective
-from metalib.meta_training.supervised import DrawChunk, initial_state, train
-from metalib.networks import MLP
+from metalib.meta_training.supervised import CHUNK_STEPS, DrawChunk, initial_state, train
+from metalib.networks import Architecture
 from metalib.randomness import generator
 from metalib.storage import StorageError
 from metalib.trained_method import versions
+from metalib.update_rules import UpdateRule
 from stages.jobs import Control
 from stages.running import Run, StageError, choose_device
 
-COMPILE_FROM_STEPS = 10_000
-"""Fewer steps take less time than compiling them."""
+
+class Compilation(NamedTuple):
+    """Whether compiling pays: from how many meta-steps on, and what may stand in its way (None: nothing)."""
+
+    from_steps: int
+    obstacle: Callable[[Path], str | None] = obstacle
+
+
+NEVER = 10**9 + 1
+"""More than any number of steps."""
+SMALL_LEARNER = Compilation(10_000)
+"""Fewer steps of a small learner take less time than compiling them."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +72,12 @@ class Trainer:
         n_steps: int,
         seeds: tuple[int, ...],
         control: Control,
+        backend: Backend,
+        chunk_steps: int = CHUNK_STEPS,
     ) -> tuple[np.ndarray, dict[int, float]]:
         """Train, from saved state where there is some; return phi ``[seeds, n_phi]`` and the training curve.
+
+        ``backend`` repeats the meta-step, see :meth:`loop_backend`.
 
         The curve has a point a chunk: the loss averaged over the chunk's steps and seeds, by its last step.
         """
@@ -77,7 +92,8 @@ class Trainer:
             n_steps,
             seeds,
             first_step=progress.steps,
-            backend=self._backend(),
+            backend=backend,
+            chunk_steps=chunk_steps,
         )
         for chunk in chunks:
             curve = {**progress.curve, chunk.steps: chunk.losses.double().mean().item()}
@@ -86,17 +102,21 @@ class Trainer:
             control.advance(chunk.steps)
         return progress.state.phi.cpu().numpy(), progress.curve
 
-    def _backend(self) -> Backend:
+    def loop_backend(self) -> Backend:
+        """Return what repeats the meta-step: one compiled program, or Python's loop."""
         return partial(compile_scan, folder=programs_folder()) if self.backend == "compiled" else repeat_eagerly
 
 
 @contextmanager
-def training(run: Run, n_steps: int, determinants: Mapping[str, Any]) -> Iterator[Trainer]:
+def training(
+    run: Run, n_steps: int, determinants: Mapping[str, Any], compilation: Compilation = SMALL_LEARNER
+) -> Iterator[Trainer]:
     """Give a stage the means to train; state saved on the way is kept unless the body ends well.
 
     Args:
         run: the stage.
         n_steps: how long training is, which decides whether compiling pays.
+        compilation: from how many on it does.
         determinants: plain data that, with sources, versions, device and backend, determine the result.
 
     Raises:
@@ -104,7 +124,7 @@ def training(run: Run, n_steps: int, determinants: Mapping[str, Any]) -> Iterato
         Interrupted: passed on from the body, with a line on what is saved.
     """
     device = choose_device(run.machine)
-    backend = choose_backend(run.machine, device, n_steps)
+    backend = choose_backend(run.machine, device, n_steps, compilation)
     key = state_key({**determinants, "sources": run.sources, **versions(device, backend)})
     folder = cache_folder() / "training" / key
     with _sole_owner(folder):
@@ -140,9 +160,14 @@ def _what_is_saved(folder: Path) -> str:
     return f"saved: {', '.join(saved)}; the same command continues there"
 
 
-def initial_thetas(architecture: MLP, seeds: tuple[int, ...], std: float) -> torch.Tensor:
+def initial_thetas(architecture: Architecture, seeds: tuple[int, ...], std: float) -> torch.Tensor:
     """Draw each seed's initial parameters ``[seeds, n_parameters]``; the same for every method of one architecture."""
     return torch.stack([architecture.initial_theta(generator(seed, "initial theta"), std) for seed in seeds])
+
+
+def initial_omegas(rule: UpdateRule, seeds: tuple[int, ...]) -> torch.Tensor:
+    """Draw the initial learned parameters of an update rule for each seed, ``[seeds, n_omega]``."""
+    return torch.stack([rule.initial_omega(generator(seed, "initial omega")) for seed in seeds])
 
 
 def cache_folder() -> Path:
@@ -156,16 +181,20 @@ def programs_folder() -> Path:
 
 
 def choose_backend(
-    machine: MachineSettings, device: torch.device, n_steps: int, say: Callable[[str], Any] = print
+    machine: MachineSettings,
+    device: torch.device,
+    n_steps: int,
+    compilation: Compilation = SMALL_LEARNER,
+    say: Callable[[str], Any] = print,
 ) -> str:
     """Return "compiled" or "eager": what the machine settings ask for, or with auto what is faster here."""
     if machine.backend == "compiled" and device.type != "cpu":
         raise StageError("backend: 'compiled' is for the CPU; set backend: auto or device: cpu in machine.yaml")
     if machine.backend != "auto":
         return machine.backend
-    if device.type != "cpu" or n_steps < COMPILE_FROM_STEPS:
+    if device.type != "cpu" or n_steps < compilation.from_steps:
         return "eager"
-    reason = obstacle(programs_folder())
+    reason = compilation.obstacle(programs_folder())
     if reason is None:
         return "compiled"
     say(f"note: training runs uncompiled, which is slower: {reason}")

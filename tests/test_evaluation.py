@@ -66,7 +66,7 @@ def test_the_rate_with_the_lowest_final_error_is_chosen_and_divergence_is_passed
 
 def test_predictions_are_those_of_the_adapted_learner():
     tasks = task_set(2)
-    learner = Learner(ARCHITECTURE, phi(1)[0], torch.zeros(0), RULE, 1)
+    learner = Learner(ARCHITECTURE, "mean_squared_error", phi(1)[0], torch.zeros(0), RULE, 1)
     drawn = predictions(learner, tasks.support, tasks.query.x, 2)
     assert drawn.shape == (2, 3, 12)
     direct = learner.adapt(tasks.support.x[1], tasks.support.y[1], 2)(tasks.query.x[1])[:, 0]

@@ -9,7 +9,13 @@ README = (ROOT / "README.md").read_text()
 HEADLINE = re.compile(
     r"from ten points MAML reaches a mean squared error of (?P<maml_k10_mse_step1>[\d.]+) after one gradient step and "
     r"(?P<maml_k10_mse_step10>[\d.]+) after ten; the pretrained network, fine-tuned on the same points, "
-    r"(?P<pretrained_k10_mse_step10>[\d.]+); the oracle (?P<oracle_k10_mse_step0>[\d.]+)"
+    r"(?P<pretrained_k10_mse_step10>[\d.]+); the oracle (?P<oracle_k10_mse_step0>[\d.]+) .*"
+    r"The LSTM meta-learner reaches (?P<lstm_k10_mse_step5>[\d.]+) after its five updates"
+)
+ACCURACIES = re.compile(
+    r"given one image each, MAML tells (?P<maml_5way_1shot>[\d.]+)% apart, given five (?P<maml_5way_5shot>[\d.]+)%; "
+    r"nearest neighbours on pixels (?P<nearest_neighbour_5way_1shot>[\d.]+)% and "
+    r"(?P<nearest_neighbour_5way_5shot>[\d.]+)%"
 )
 
 
@@ -22,6 +28,15 @@ def test_the_headline_figures_are_those_of_the_committed_run():
         key = f"mse_step{step}"
         digits = len(text.partition(".")[2])
         assert round(metrics[method][key], digits) == float(text), name
+
+
+def test_the_accuracies_are_those_of_the_committed_run():
+    metrics = json.loads((ROOT / "reports/metrics.json").read_text())["classification"]
+    found = ACCURACIES.search(" ".join(README.split()))
+    assert found, "README's accuracies no longer have their known form"
+    for name, text in found.groupdict().items():
+        method, way, shot = name.rsplit("_", 2)
+        assert round(100 * metrics[f"{way}_{shot}"][method], 1) == float(text), name
 
 
 def test_every_link_leads_to_a_file():

@@ -1,9 +1,11 @@
 """Each stage as a plain function: what it writes, and what it refuses before any work."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import typer
@@ -11,8 +13,22 @@ import typer
 from metalib.storage import read_checked_json
 from metalib.tasks.dataset import ANCHORS_SCHEMA, load_task_set
 from metalib.trained_method import TrainedMethod
-from stages import evaluate, generate_tasks, meta_train, report, running, train_baseline
+from metalib.update_rules import LSTMRule
+from stages import (
+    evaluate,
+    evaluate_classifier,
+    evaluate_nearest_neighbour,
+    generate_image_tasks,
+    generate_tasks,
+    meta_train,
+    meta_train_classifier,
+    report,
+    running,
+    train_baseline,
+    train_classifier_baseline,
+)
 from stages.train_baseline import Method
+from stages.update_rules import MetaLearner
 from tools.quick import set_scale
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,13 +44,26 @@ def edit(old, new):
 @pytest.fixture(name="tiny")
 def _tiny(project_files):
     """Settings small enough for a test, in an empty working directory."""
+    shrink()
+    return project_files
+
+
+def shrink():
     set_scale(Path("params.yaml"), "quick")
     edit("meta_steps: 1000", "meta_steps: 3")
     edit("steps: 1000", "steps: 3")
+    edit("meta_train_lstm: {meta_steps: 20,", "meta_train_lstm: {meta_steps: 3,")
+    edit("shots: [5, 10, 20]\n  hidden_size", "shots: [10]\n  hidden_size")
+    edit("validation_episodes: 20, test_episodes: 40", "validation_episodes: 3, test_episodes: 6")
+    edit("filters: 8", "filters: 3")
+    edit("meta_steps: 30", "meta_steps: 2")
+    edit("meta_steps: 10,", "meta_steps: 2,")
+    edit("pretrained_steps: 20, prototypical_steps: 20", "pretrained_steps: 2, prototypical_steps: 2")
+    edit("gradient_steps: 12", "gradient_steps: 2")
+    edit("[0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0]", "[0.1, 1.0]")
     edit("shots: [5, 10, 20]    # K: MAML", "shots: [5, 10]    # K: MAML")
     edit("gradient_steps: 10", "gradient_steps: 2")
-    Path("machine.yaml").write_text("workers: 1\n")
-    return project_files
+    Path("machine.yaml").write_text("workers: 1\nbackend: eager\n")
 
 
 def refused(capsys, call, *arguments):
@@ -49,16 +78,48 @@ def refused(capsys, call, *arguments):
 
 
 DATA, MAML = Path("data/sinusoid"), Path("artifacts/sinusoid/maml")
+IMAGES, CLASSIFIERS = Path("data/images"), Path("artifacts/images")
+REPORT = (Path("data"), Path("artifacts"), ROOT / "published", Path("reports"))
 
 
-def test_the_stages_one_after_the_other(tiny):
+def run_sinusoid():
     generate_tasks.main(DATA)
-    meta_train.main(DATA, MAML)
+    for learner in MetaLearner:
+        meta_train.main(learner, DATA, MAML.parent / learner)
     for baseline in Method:
-        train_baseline.main(baseline, DATA, Path(f"artifacts/sinusoid/{baseline}"))
-    for name in ("maml", *Method):
-        evaluate.main(DATA, Path(f"artifacts/sinusoid/{name}"), Path(f"artifacts/sinusoid/scores/{name}"))
-    report.main(DATA, Path("artifacts/sinusoid"), ROOT / "published" / "sinusoid.csv", Path("reports"))
+        train_baseline.main(baseline, DATA, MAML.parent / baseline)
+    for name in (*MetaLearner, *Method):
+        evaluate.main(DATA, MAML.parent / name, MAML.parent / "scores" / name)
+
+
+def run_images():
+    generate_image_tasks.main(IMAGES)
+    for learner in MetaLearner:
+        meta_train_classifier.main(learner, IMAGES, CLASSIFIERS / learner)
+    for baseline in train_classifier_baseline.Method:
+        train_classifier_baseline.main(baseline, IMAGES, CLASSIFIERS / baseline)
+    for name in (*MetaLearner, *train_classifier_baseline.Method):
+        evaluate_classifier.main(IMAGES, CLASSIFIERS / name, CLASSIFIERS / "scores" / name)
+    evaluate_nearest_neighbour.main(IMAGES, CLASSIFIERS / "scores" / "nearest_neighbour")
+
+
+@pytest.fixture(scope="module", name="done")
+def _done(tmp_path_factory):
+    """A folder in which every stage has run once."""
+    folder = tmp_path_factory.mktemp("done")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("params.yaml", "machine.yaml"):
+            shutil.copy(ROOT / name, folder / name)
+        patch.chdir(folder)
+        shrink()
+        run_sinusoid()
+        run_images()
+        report.main(*REPORT)
+    return folder
+
+
+def test_the_stages_one_after_the_other(done, monkeypatch):
+    monkeypatch.chdir(done)
     assert sorted(path.name for path in MAML.iterdir()) == ["curves.tsv", "k10.safetensors", "k5.safetensors"]
     method = TrainedMethod.load(MAML / "k10.safetensors")
     assert method.phi.shape == (2, 1761)
@@ -67,14 +128,65 @@ def test_the_stages_one_after_the_other(tiny):
     page = Path("reports/index.html").read_text()
     assert "http://" not in page
     assert "https://" not in page
-    assert page.count("data:image/png;base64,") == 4
-    assert not list(tiny.rglob("*.partial"))
+    assert page.count("data:image/png;base64,") == 7
+    assert not list(done.rglob("*.partial"))
+
+
+def test_the_tables_have_every_method(done):
+    sinusoid, images = (pd.read_csv(done / "reports" / "tables" / f"{n}.csv") for n in ("sinusoid", "classification"))
+    assert set(sinusoid["method"]) == {"maml", "lstm", "pretrained", "scratch", "oracle"}
+    assert set(images["method"]) == {"maml", "lstm", "pretrained", "scratch", "nearest_neighbour", "prototypical"}
+    assert list(images.columns) == (
+        [
+            "dataset",
+            "method",
+            "way",
+            "shot",
+            "gradient_step",
+            "accuracy_mean",
+            "ci95_low",
+            "ci95_high",
+            "seed_std",
+            "n_episodes",
+            "n_seeds",
+        ]
+    )
+    assert images["accuracy_mean"].between(0, 1).all()
+    adapting = images[~images["method"].isin(["nearest_neighbour", "prototypical"])]
+    assert (adapting.groupby(["method", "way", "shot"])["gradient_step"].max() == 2).all()
+
+
+def test_a_trained_classifier_is_used_from_python(done):
+    learner = TrainedMethod.load(done / CLASSIFIERS / "lstm" / "5way-1shot.safetensors").learner()
+    assert isinstance(learner.rule, LSTMRule)
+    x, y = torch.randint(256, (5, 1, 28, 28), dtype=torch.uint8), torch.arange(5)
+    assert learner.adapt(x, y)(x).shape == (5, 5)
+    with pytest.raises(ValueError, match=r"y class numbers \[k\] from 0 to 4, got \[5, 1, 28, 28\]"):
+        learner.adapt(x, y + 1)
+
+
+def test_another_dataset_than_glyphs_must_be_there(tiny, capsys):
+    edit("dataset: glyphs", "dataset: omniglot")
+    assert "raw/images" in refused(capsys, generate_image_tasks.main, IMAGES)
+
+
+def test_episodes_that_the_images_cannot_serve_are_refused(tiny, capsys):
+    edit("queries: 5", "queries: 12")
+    message = refused(capsys, generate_image_tasks.main, IMAGES)
+    assert "5-way episodes with 1 support and 12 query examples a class" in message
+    assert not IMAGES.exists()
+
+
+def test_a_way_without_settings_is_refused(tiny, capsys):
+    edit("ways: [5]", "ways: [5, 7]")
+    message = refused(capsys, generate_image_tasks.main, IMAGES)
+    assert "meta_train_classifier.inner_rate: lacks 7-way" in message
 
 
 def test_scratch_and_maml_start_from_the_same_initialisation(tiny):
     generate_tasks.main(DATA)
     edit("learning_rate: 0.001  # Adam, outer", "learning_rate: 1.0e-30  # Adam, outer")
-    meta_train.main(DATA, MAML)
+    meta_train.main(MetaLearner.MAML, DATA, MAML)
     train_baseline.main(Method.SCRATCH, DATA, Path("scratch"))
     scratch = TrainedMethod.load("scratch/weights.safetensors").phi
     # three steps of 1e-30 move the zeros only, by less than any float32 beside 0.01 can show
@@ -96,9 +208,9 @@ def test_datasets_have_the_sizes_of_the_settings_and_share_no_task(tiny):
 
 def test_results_do_not_depend_on_the_number_of_workers(tiny):
     generate_tasks.main(DATA)
-    meta_train.main(DATA, MAML)
-    Path("machine.yaml").write_text("workers: 2\n")
-    meta_train.main(DATA, Path("two"))
+    meta_train.main(MetaLearner.MAML, DATA, MAML)
+    Path("machine.yaml").write_text("workers: 2\nbackend: eager\n")
+    meta_train.main(MetaLearner.MAML, DATA, Path("two"))
     for path in MAML.iterdir():
         assert path.read_bytes() == (Path("two") / path.name).read_bytes()
 
@@ -107,10 +219,12 @@ def test_results_do_not_depend_on_the_number_of_workers(tiny):
     ("call", "arguments"),
     [
         (generate_tasks.main, (DATA,)),
-        (meta_train.main, (DATA, MAML)),
+        (meta_train.main, (MetaLearner.MAML, DATA, MAML)),
         (train_baseline.main, (Method.ORACLE, DATA, Path("oracle"))),
         (evaluate.main, (DATA, MAML, Path("scores"))),
-        (report.main, (DATA, Path("artifacts"), Path("published.csv"), Path("reports"))),
+        (generate_image_tasks.main, (IMAGES,)),
+        (meta_train_classifier.main, (MetaLearner.LSTM, IMAGES, CLASSIFIERS / "lstm")),
+        (report.main, REPORT),
     ],
 )
 def test_every_stage_checks_the_whole_settings_file_first(tiny, capsys, call, arguments):
@@ -122,7 +236,9 @@ def test_every_stage_checks_the_whole_settings_file_first(tiny, capsys, call, ar
 
 
 def test_a_missing_dataset_is_refused(tiny, capsys):
-    assert "distribution.json is missing; run the stage" in refused(capsys, meta_train.main, DATA, MAML)
+    assert "distribution.json is missing; run the stage" in refused(
+        capsys, meta_train.main, MetaLearner.MAML, DATA, MAML
+    )
     assert not MAML.exists()
 
 
@@ -135,7 +251,7 @@ def test_damaged_data_and_weights_are_refused(tiny, capsys):
     assert "checksum mismatch" in refused(capsys, evaluate.main, DATA, Path("scratch"), Path("scores"))
     weights.write_bytes((DATA / "test.safetensors").read_bytes())
     message = refused(capsys, evaluate.main, DATA, Path("scratch"), Path("scores"))
-    assert "holds 'sinusoid tasks 1', but 'trained method 1' is needed" in message
+    assert "holds 'sinusoid tasks 1', but 'trained method 2' is needed" in message
     weights.write_bytes(content)
     test = DATA / "test.safetensors"
     test.write_bytes(test.read_bytes()[:-100])
@@ -147,8 +263,8 @@ def test_damaged_data_and_weights_are_refused(tiny, capsys):
 def test_an_unwritable_output_is_refused_before_any_work(tiny, capsys):
     generate_tasks.main(DATA)
     Path("file").write_text("")
-    assert "cannot write file/maml" in refused(capsys, meta_train.main, DATA, Path("file/maml"))
-    assert "cannot write file: it is a file" in refused(capsys, meta_train.main, DATA, Path("file"))
+    assert "cannot write file/maml" in refused(capsys, meta_train.main, MetaLearner.MAML, DATA, Path("file/maml"))
+    assert "cannot write file: it is a file" in refused(capsys, meta_train.main, MetaLearner.MAML, DATA, Path("file"))
     assert "holds the project itself" in refused(capsys, generate_tasks.main, Path())
     assert "holds the project itself" in refused(capsys, generate_tasks.main, Path(".."))
     Path("sources").mkdir()
@@ -162,21 +278,25 @@ def test_a_dataset_that_does_not_fit_the_settings_is_refused(tiny, capsys):
     generate_tasks.main(DATA)
     train_baseline.main(Method.SCRATCH, DATA, Path("scratch"))
     edit("support_points: 20", "support_points: 30")
-    edit("shots: [5, 10, 20]    # K at test", "shots: [5, 30]    # K at test")
+    edit("shots: [5, 10, 20]    # K at test", "shots: [5, 10, 30]    # K at test")
     message = refused(capsys, evaluate.main, DATA, Path("scratch"), Path("scores"))
     assert "30 points asked for, but the task dataset holds 20" in message
     for content in ("{}", '{"schema": "sinusoid distribution 1", "data": {"x": [0, 1]}}', "{", "3"):
         (DATA / "distribution.json").write_text(content)
-        assert "distribution.json" in refused(capsys, meta_train.main, DATA, MAML)
+        assert "distribution.json" in refused(capsys, meta_train.main, MetaLearner.MAML, DATA, MAML)
 
 
-def test_published_figures_that_are_no_table_are_refused(tiny, capsys):
-    test_the_stages_one_after_the_other(tiny)
-    Path("published.csv").write_text("method,mse\nmaml,1\n")
-    call = (report.main, DATA, Path("artifacts/sinusoid"), Path("published.csv"), Path("reports"))
-    assert "published.csv lacks the column gradient_steps" in refused(capsys, *call)
-    Path("published.csv").unlink()
-    assert "published.csv cannot be read" in refused(capsys, *call)
+def test_published_figures_that_are_no_table_are_refused(done, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "copy"
+    shutil.copytree(done, folder)
+    monkeypatch.chdir(folder)
+    shutil.copytree(ROOT / "published", "published")
+    table = Path("published/sinusoid.csv")
+    table.write_text("method,mse\nmaml,1\n")
+    call = (report.main, Path("data"), Path("artifacts"), Path("published"), Path("reports"))
+    assert "sinusoid.csv lacks the column gradient_steps" in refused(capsys, *call)
+    table.unlink()
+    assert "sinusoid.csv cannot be read" in refused(capsys, *call)
     assert Path("reports/index.html").exists()
 
 
@@ -184,15 +304,17 @@ def test_cuda_without_cuda_is_refused(tiny, capsys, monkeypatch):
     generate_tasks.main(DATA)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("METALIB_DEVICE", "cuda")
-    assert "device: 'cuda' was asked for, but torch sees no CUDA device" in refused(capsys, meta_train.main, DATA, MAML)
+    assert "device: 'cuda' was asked for, but torch sees no CUDA device" in refused(
+        capsys, meta_train.main, MetaLearner.MAML, DATA, MAML
+    )
 
 
 def test_diverged_training_is_refused_and_keeps_the_old_result(tiny, capsys):
     generate_tasks.main(DATA)
-    meta_train.main(DATA, MAML)
+    meta_train.main(MetaLearner.MAML, DATA, MAML)
     before = (MAML / "k5.safetensors").read_bytes()
     edit("inner_rate: 0.01", "inner_rate: 1.0e+30")
-    message = refused(capsys, meta_train.main, DATA, MAML)
+    message = refused(capsys, meta_train.main, MetaLearner.MAML, DATA, MAML)
     assert "training diverged: the loss of seed 0 is" in message
     assert "inner_rate that is too large" in message
     assert (MAML / "k5.safetensors").read_bytes() == before
@@ -202,8 +324,8 @@ def test_diverged_training_is_refused_and_keeps_the_old_result(tiny, capsys):
 def test_divergence_in_a_worker_process_is_refused_alike(tiny, capsys):
     generate_tasks.main(DATA)
     edit("inner_rate: 0.01", "inner_rate: 1.0e+30")
-    Path("machine.yaml").write_text("workers: 2\n")
-    assert "training diverged" in refused(capsys, meta_train.main, DATA, MAML)
+    Path("machine.yaml").write_text("workers: 2\nbackend: eager\n")
+    assert "training diverged" in refused(capsys, meta_train.main, MetaLearner.MAML, DATA, MAML)
 
 
 def test_sources_that_change_meanwhile_void_the_result(tiny, capsys, monkeypatch):

@@ -11,7 +11,9 @@ from metalib.randomness import generator
 def _method():
     architecture = MLP((1, 8, 1))
     phi = torch.stack([architecture.initial_theta(generator(s, "initial theta"), 0.5) for s in (0, 7)])
-    return TrainedMethod("maml", architecture, phi, (0, 7), GradientDescent(0.05), 2, 10, {"learning_rate": 0.001})
+    return TrainedMethod(
+        "maml", architecture, "mean_squared_error", phi, (0, 7), GradientDescent(0.05), 2, 10, {"learning_rate": 0.001}
+    )
 
 
 def support():
@@ -62,7 +64,7 @@ def test_bad_calls_are_refused(method):
     with pytest.raises(ValueError, match="index must be from 0 to 1, got 2"):
         method.learner(2)
     with pytest.raises(ValueError, match="oracle brings no update rule"):
-        TrainedMethod("oracle", method.architecture, method.phi, (0, 7), None, 0, None, {}).learner()
+        TrainedMethod("oracle", method.architecture, method.loss, method.phi, (0, 7), None, 0, None, {}).learner()
 
 
 def test_public_names_load_and_unknown_names_are_explained():

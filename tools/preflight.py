@@ -62,7 +62,7 @@ def _settings(root: Path) -> Finding | None:
 
 
 def _compiler() -> Finding | None:
-    from metalib.compilation.scan_program import compiler  # noqa: PLC0415 (needs the environment)
+    from metalib.compilation.native import compiler  # noqa: PLC0415 (needs the environment)
 
     if compiler() is None:
         return Finding(

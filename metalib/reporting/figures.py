@@ -138,29 +138,28 @@ def error_against_examples(table: pd.DataFrame, steps: tuple[int, ...]) -> bytes
         return png(figure)
 
 
-def training_curves(maml: pd.DataFrame, baselines: Mapping[str, pd.DataFrame]) -> bytes:
-    """Draw the training losses: MAML's query loss after adaptation for each K, and the baselines' loss.
+def training_curves(learners: Mapping[str, pd.DataFrame], baselines: Mapping[str, pd.DataFrame]) -> bytes:
+    """Draw the training losses: meta-learners' query loss after adaptation for each K, and the baselines' loss.
 
     Args:
-        maml: columns step, k<K> for each K.
-        baselines: for each method columns step and loss.
+        learners: for each meta-learner columns step, k<K> for each K; a panel each.
+        baselines: for each method columns step and loss; one panel.
     """
     with figure_style():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.2), sharey=True)
-        for name, color in zip([c for c in maml.columns if c != "step"], SHOT_COLORS, strict=False):
-            left.plot(maml["step"], _smooth(maml[name]), color=color, label=f"K = {name.removeprefix('k')}")
-        left.set(
-            title="MAML: query loss after adaptation",
-            xlabel="meta-step",
-            ylabel="mean squared error",
-            yscale="log",
-        )
+        n = len(learners) + 1
+        figure, panels = plt.subplots(1, n, figsize=(4.2 * n, 3.2), sharey=True)
+        for axes, (method, curves) in zip(panels, learners.items(), strict=False):
+            for name, color in zip([c for c in curves.columns if c != "step"], SHOT_COLORS, strict=False):
+                axes.plot(curves["step"], _smooth(curves[name]), color=color, label=f"K = {name.removeprefix('k')}")
+            title = f"{METHOD_STYLES[method].label}: query loss after adaptation"
+            axes.set(title=title, xlabel="meta-step", yscale="log")
         for method, curve in baselines.items():
             style = METHOD_STYLES[method]
-            right.plot(curve["step"], _smooth(curve["loss"]), color=style.color, label=style.label)
-        right.set(title="baselines: training loss", xlabel="step")
-        _plain_log_ticks(left)
-        for axes in (left, right):
+            panels[-1].plot(curve["step"], _smooth(curve["loss"]), color=style.color, label=style.label)
+        panels[-1].set(title="baselines: training loss", xlabel="step")
+        panels[0].set_ylabel("mean squared error")
+        _plain_log_ticks(panels[0])
+        for axes in panels:
             axes.legend()
         return png(figure)
 

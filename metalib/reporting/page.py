@@ -10,13 +10,13 @@ import pandas as pd
 from markdown_it import MarkdownIt
 
 
-def render_markdown(context: Mapping[str, Any]) -> str:
-    """Return the report's Markdown; every figure in its text comes from ``context``.
+def render_markdown(context: Mapping[str, Any], template: str = "report.md.j2") -> str:
+    """Return the report's Markdown, or that of one section; every figure in its text comes from ``context``.
 
     Raises:
         jinja2.UndefinedError: the context lacks a value that the template needs.
     """
-    return _templates().get_template("report.md.j2").render(context)
+    return _templates().get_template(template).render(context)
 
 
 def render_html(markdown: str, title: str, pictures: Mapping[str, bytes]) -> str:

@@ -51,7 +51,7 @@ def report_context(
         "shots": sorted(int(k) for k in table["test_shots"].unique()),
         "n_tasks": int(table["n_tasks"].max()),
         "n_seeds": int(table["n_seeds"].max()),
-        "headline": _headline(shown, steps),
+        "headline": _headline(shown, steps, min(settings["lstm"]["inner_steps"], steps)),
         "summary_table": _summary_table(shown, steps),
         "steps_table": _named(steps_needed(shown, targets)),
         "examples_table": _named(examples_needed(shown, targets, steps)),
@@ -84,7 +84,7 @@ def unseen_half_errors(illustrations: TaskSet, predicted: Mapping[str, Tensor]) 
     }
 
 
-def _headline(shown: pd.DataFrame, steps: int) -> dict[str, float]:
+def _headline(shown: pd.DataFrame, steps: int, lstm_steps: int) -> dict[str, float]:
     k = headline_shots([int(k) for k in shown[shown["method"] == "maml"]["test_shots"]])
 
     def error(method: str, step: int) -> float:
@@ -100,6 +100,8 @@ def _headline(shown: pd.DataFrame, steps: int) -> dict[str, float]:
         "pretrained_after_all": error("pretrained", steps),
         "ratio": error("pretrained", steps) / error("maml", steps),
         "oracle": error("oracle", 0),
+        "lstm_steps": lstm_steps,
+        "lstm_after": error("lstm", lstm_steps),
     }
 
 

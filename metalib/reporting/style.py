@@ -27,6 +27,8 @@ METHOD_STYLES = {
     "pretrained": MethodStyle("pretrained", "#D55E00", "s"),
     "scratch": MethodStyle("scratch", "#777777", "^"),
     "oracle": MethodStyle("oracle", "#009E73", "x"),
+    "prototypical": MethodStyle("prototypical network", "#009E73", "x"),
+    "nearest_neighbour": MethodStyle("nearest neighbour (pixels)", "#E69F00", "v"),
 }
 SHOT_COLORS = ("#56B4E9", "#0072B2", "#000000", "#E69F00", "#CC79A7")
 

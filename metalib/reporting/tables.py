@@ -13,7 +13,7 @@ from metalib.score_files import Scores
 from metalib.statistics import summarise
 
 PUBLISHED_COLUMNS = {"method", "train_shots", "test_shots", "gradient_steps", "mse", "source"}
-METHODS = ("maml", "pretrained", "scratch", "oracle")
+METHODS = ("maml", "lstm", "pretrained", "scratch", "oracle")
 """The order of methods in every table and legend."""
 
 
@@ -153,13 +153,19 @@ def _find(
     }
 
 
-def headline_metrics(table: pd.DataFrame, anchors: Mapping[str, float]) -> dict[str, object]:
-    """Return the figures for ``dvc metrics``: mean errors at each K, before and after 1 step and all steps."""
+def headline_metrics(
+    table: pd.DataFrame, anchors: Mapping[str, float], trained_steps: Mapping[str, int]
+) -> dict[str, object]:
+    """Return the figures for ``dvc metrics``: mean errors at each K, before and after 1 step and all steps.
+
+    Of a method in ``trained_steps`` also after the inner steps that it was trained for.
+    """
     metrics: dict[str, object] = dict(anchors)
     last = int(table["gradient_step"].max())
     for (method, shots), group in _groups(table, ["method", "test_shots"]):
         by_step = group.set_index("gradient_step")["mse_mean"]
-        steps = [step for step in dict.fromkeys((0, 1, last)) if step in by_step.index]
+        wanted = dict.fromkeys((0, 1, trained_steps.get(str(method), last), last))
+        steps = [step for step in wanted if step in by_step.index]
         metrics[f"{method}_k{shots}"] = {f"mse_step{step}": _finite(float(by_step[step])) for step in steps}
     return {"sinusoid": metrics}
 

@@ -43,7 +43,7 @@ def command(folder, stage, *arguments):
 
 
 def train(folder, output):
-    return command(folder, "meta_train", "data", output)
+    return command(folder, "meta_train", "maml", "data", output)
 
 
 def finish(process):
@@ -97,6 +97,28 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(clone, backend,
     assert saved(clone) == []
 
 
+def test_a_killed_classifier_ends_with_the_same_bytes(clone):
+    """The LSTM meta-learner on images, with its kernel where there is a compiler."""
+    settings(clone, "auto")
+    params = clone / "params.yaml"
+    text = params.read_text().replace("meta_steps: 10, seeds", "meta_steps: 200, seeds")
+    params.write_text(text.replace("{filters: 8}", "{filters: 3}"))
+    finish(command(clone, "generate_image_tasks", "images"))
+    finish(command(clone, "meta_train_classifier", "lstm", "images", "lstm-whole"))
+    resumed = 0
+    for pause in (0.0, 0.2, 0.4):
+        process = command(clone, "meta_train_classifier", "lstm", "images", "lstm-killed")
+        wait_until_saved(clone, process)
+        time.sleep(pause)
+        process.kill()
+        process.communicate()
+        resumed += bool(saved(clone))
+    assert resumed > 0
+    finish(command(clone, "meta_train_classifier", "lstm", "images", "lstm-killed"))
+    for path in (clone / "lstm-whole").iterdir():
+        assert path.read_bytes() == (clone / "lstm-killed" / path.name).read_bytes(), path.name
+
+
 def test_ctrl_c_ends_soon_and_says_what_is_saved(clone):
     settings(clone, "eager")
     process = train(clone, "interrupted")
@@ -106,7 +128,7 @@ def test_ctrl_c_ends_soon_and_says_what_is_saved(clone):
     _, error = process.communicate()
     assert time.monotonic() - started < 2
     assert process.returncode == 130
-    assert error.startswith("interrupted: meta_train@sinusoid-maml: saved: k5 at step ")
+    assert error.startswith("interrupted: meta_train@sinusoid-maml: saved: k5-seed")
     assert "the same command continues there" in error
     assert not (clone / "interrupted").exists()
 

@@ -1,0 +1,40 @@
+"""Score nearest neighbours on pixels, which learn nothing, on the frozen test episodes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metalib.metric_learning import nearest_neighbours
+from metalib.score_files import IMAGE_ILLUSTRATION_SCHEMA, Accuracies, save_accuracies
+from metalib.storage import save_tensors
+from metalib.tasks.image_tasks import load_frozen_episodes, load_image_tasks
+from stages.evaluate_classifier import N_ILLUSTRATIONS
+from stages.running import PARAMS, ParamsOption, stage
+
+
+def main(
+    dataset: Annotated[Path, typer.Argument(help="Image tasks of generate_image_tasks, e.g. data/images.")],
+    output: Annotated[Path, typer.Argument(help="Folder to write, e.g. artifacts/images/scores/nearest_neighbour.")],
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Give each query image the class of the support image nearest in pixels, in every condition.
+
+    Writes scores.safetensors (accuracies by episode) and illustrations.safetensors (the first predictions).
+    """
+    with stage("evaluate_nearest_neighbour", params) as run, run.output(output) as folder:
+        tasks = load_image_tasks(dataset)
+        accuracies, illustrations = [], {}
+        for condition in tasks.conditions:
+            test = load_frozen_episodes(dataset, "test", condition)
+            predicted = nearest_neighbours(test)
+            values = (predicted == test.query.y).float().mean(-1)[None, :, None]
+            accuracies.append(Accuracies("nearest_neighbour", *condition, None, None, values))
+            illustrations[condition.name] = predicted[:N_ILLUSTRATIONS, None]
+        save_accuracies(folder / "scores.safetensors", accuracies, tasks.dataset, {})
+        axes = {"axes": ["episode", "gradient_step", "query"]}
+        save_tensors(folder / "illustrations.safetensors", IMAGE_ILLUSTRATION_SCHEMA, illustrations, axes)
+
+
+if __name__ == "__main__":
+    typer.run(main)
