@@ -164,3 +164,19 @@ def test_machine_settings_come_from_file_and_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("METALIB_DEVICE", "tpu")
     with pytest.raises(ConfigError, match="device: 'tpu' is not allowed"):
         load_machine(path)
+
+
+def test_an_inner_batch_larger_than_the_smallest_k_is_refused(tmp_path):
+    text = changed("inner_batch: all      # support examples an update", "inner_batch: 6  # support examples an update")
+    with pytest.raises(ConfigError, match=r"meta_train_lstm\.inner_batch: 6 is more than the smallest K, 5"):
+        load(tmp_path, text)
+
+
+def test_a_shot_without_inner_steps_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"meta_train_classifier_lstm\.inner_steps: lacks 5-shot"):
+        load(tmp_path, changed("{1-shot: 12, 5-shot: 5}", "{1-shot: 12}"))
+
+
+def test_a_way_is_named_as_such(tmp_path):
+    with pytest.raises(ConfigError, match="meta_train_classifier"):
+        load(tmp_path, changed("{5-way: 0.4, 20-way: 0.1}", "{five: 0.4}"))
