@@ -6,15 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.command import write_figures
 from benchmarks.few_shot.contenders import CONTENDERS
 from benchmarks.few_shot.measure import STEPS, TOLERANCE
 from benchmarks.few_shot.race import race_convolutions, race_lstm
 from benchmarks.few_shot.saving import RUNS, measure_saving
 from benchmarks.machine import facts, versions
-from benchmarks.processes import ROOT, MeasurementError
-from benchmarks.summaries import rounded
+from benchmarks.processes import ROOT
 from metalib.compilation import can_compile
-from metalib.storage import StorageError, write_json
 
 RESULT = Path("benchmarks/results/classification.json")
 CACHE = ROOT / ".cache"
@@ -56,12 +55,7 @@ def main(
     Every contender runs in a process of its own, and its meta-gradient is checked against a float64 reference before it
     is timed. Use the machine for nothing else meanwhile.
     """
-    try:
-        write_json(output, rounded(run(quick)))
-    except (MeasurementError, StorageError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
-    typer.echo(f"written: {output}")
+    write_figures(output, lambda: run(quick))
 
 
 if __name__ == "__main__":

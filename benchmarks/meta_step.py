@@ -7,16 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.command import write_figures
 from benchmarks.contenders.catalogue import CONTENDERS, REFERENCE
 from benchmarks.contest import contest
 from benchmarks.growth import PROGRAMS, grow
 from benchmarks.machine import facts, versions
 from benchmarks.measure import CHECKED_STEPS, TOLERANCE
-from benchmarks.processes import MeasurementError
 from benchmarks.seeds import compare_seeds
-from benchmarks.summaries import rounded
 from metalib.compilation import can_compile
-from metalib.storage import StorageError, write_json
 
 RESULT = Path("benchmarks/results/meta_step.json")
 
@@ -63,12 +61,7 @@ def main(
         fix = "run `make bench`, or pip install -r benchmarks/requirements-bench.txt"
         typer.echo(f"error: not installed: {', '.join(missing)}; {fix}", err=True)
         raise typer.Exit(1)
-    try:
-        write_json(output, rounded(run(quick)))
-    except (MeasurementError, StorageError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
-    typer.echo(f"written: {output}")
+    write_figures(output, lambda: run(quick))
 
 
 if __name__ == "__main__":

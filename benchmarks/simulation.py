@@ -9,10 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.command import write_figures
 from benchmarks.machine import cores, facts, package_versions
-from benchmarks.processes import MeasurementError, measure
-from benchmarks.summaries import rounded
-from metalib.storage import StorageError, write_json
+from benchmarks.processes import measure
 
 RESULT = Path("benchmarks/results/simulation.json")
 PACKAGES = ("mujoco-core", "gymnasium", "envpool", "torch", "numpy")
@@ -122,13 +121,8 @@ def main(
 
     Every measurement runs in a process of its own. Use the machine for nothing else meanwhile.
     """
-    try:
-        with tempfile.TemporaryDirectory(prefix="metalib-bench-") as folder:
-            write_json(output, rounded(run(quick, Path(folder), typer.echo)))
-    except (MeasurementError, StorageError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
-    typer.echo(f"written: {output}")
+    with tempfile.TemporaryDirectory(prefix="metalib-bench-") as folder:
+        write_figures(output, lambda: run(quick, Path(folder), typer.echo))
 
 
 if __name__ == "__main__":
