@@ -1,10 +1,7 @@
 """Rollouts of many tasks in lockstep, each task with a policy of its own."""
 
 import math
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -15,7 +12,9 @@ from metalib.locomotion.outcome import Outcome
 from metalib.locomotion.policy import Actor, GaussianPolicy
 from metalib.locomotion.simulation import Simulation, make_simulation
 from metalib.locomotion.trajectories import Trajectories
+from metalib.locomotion.view import ObservationView
 from metalib.randomness import generator as make_generator
+from metalib.threads import available_threads, side_by_side
 
 Watch = Callable[[int, Simulation], None]
 """Called with the time and the simulation before every action and at the end."""
@@ -33,6 +32,7 @@ def collect(
     timing: str = "paper",
     threads: int | None = None,
     first_task: int = 0,
+    view: ObservationView | None = None,
     watch: Watch | None = None,
 ) -> Trajectories:
     """Return ``rollouts`` (K) episodes of at most ``horizon`` (H) steps of every task.
@@ -49,51 +49,49 @@ def collect(
 
     Args:
         family: what the goals belong to.
-        policy: of the family's sizes.
+        policy: of the sizes of the view and of the family's action.
         thetas: ``[task, n_parameters]``; expand one theta for the same policy in all tasks.
-        goals: ``[task, goal_size]``.
+        goals: ``[task, goal_size]``; or ``[task, rollout, goal_size]``, a goal for each rollout.
         rollouts: K.
         horizon: H.
         generator: one number of it is used.
         timing: of :data:`metalib.locomotion.bodies.TIMINGS`.
         threads: as many as this process has processors if None.
         first_task: the number of the first task, where a part of the tasks is collected.
+        view: what the policy is shown, and what is stored as its observations; all of them if None.
         watch: looks on; everything then runs on one thread.
 
     Raises:
         ValueError: sizes that do not fit each other, a goal outside the family's range, K, H or threads below 1.
     """
     threads = available_threads() if threads is None else threads
-    _check(family, policy, thetas, goals, {"rollouts": rollouts, "horizon": horizon, "threads": threads})
+    view = view or ObservationView.of(family, {})
+    _check(family, policy, view, thetas, goals, {"rollouts": rollouts, "horizon": horizon, "threads": threads})
+    of_rollouts = goals if goals.ndim == 3 else goals[:, None].expand(-1, rollouts, -1)
     shares = _shares(len(goals), 1 if watch else threads)
     key = _draw_key(generator)
     store = Trajectories.empty(len(goals), rollouts, horizon, policy.observation_size, policy.action_size)
 
     def run(share: tuple[int, int, int]) -> None:
         first, last, share_threads = share
-        torch.set_num_threads(1)  # holds for the thread that asks
         part = store.of_tasks(first, last)
         starts = _draw_noise(part.actions, family.start_noise_size, key, first_task + first)
         simulation = make_simulation(family, (last - first) * rollouts, timing, share_threads)
-        simulation.reset(starts, goals[first:last].repeat_interleave(rollouts, dim=0))
-        _roll_out(simulation, Actor(policy, thetas[first:last], rollouts), part, watch)
+        simulation.reset(starts, of_rollouts[first:last].flatten(0, 1))
+        if view.goal_size:
+            part.observations[..., -view.goal_size :] = of_rollouts[first:last, :, None]
+        _roll_out(simulation, Actor(policy, thetas[first:last], rollouts), view, part, watch)
 
-    with torch.inference_mode(), _restored_threads():
-        if len(shares) == 1:
-            run(shares[0])
-        else:
-            with ThreadPoolExecutor(len(shares)) as pool:
-                list(pool.map(torch.inference_mode()(run), shares))
+    with torch.inference_mode():
+        # Not everything that is set for a thread reaches the threads it starts.
+        side_by_side(torch.inference_mode()(run), shares, len(shares))
         store.clear_padding()
     return store
 
 
-def available_threads() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _roll_out(simulation: Simulation, actor: Actor, store: Trajectories, watch: Watch | None) -> None:
+def _roll_out(
+    simulation: Simulation, actor: Actor, view: ObservationView, store: Trajectories, watch: Watch | None
+) -> None:
     """Fill ``store``, whose actions hold standard normals, in lockstep."""
     tasks, rollouts = store.mask.shape[:2]
     store.mask.fill_(True)
@@ -102,9 +100,8 @@ def _roll_out(simulation: Simulation, actor: Actor, store: Trajectories, watch: 
     for time, (observations, actions, rewards) in enumerate(columns):
         if watch:
             watch(time, simulation)
-        seen = simulation.observe().view(tasks, rollouts, -1)
-        observations.copy_(seen)
-        outcome = simulation.step(actor.act(seen, actions).view(tasks * rollouts, -1), ids)
+        view.show(simulation.observe().view(tasks, rollouts, -1), observations)
+        outcome = simulation.step(actor.act(observations, actions).view(tasks * rollouts, -1), ids)
         rewards.copy_(outcome.rewards.view(tasks, rollouts))
         if _somebody_stopped(outcome, ids):
             _stop(store, running, outcome, time)
@@ -176,25 +173,25 @@ def _shares(tasks: int, threads: int) -> list[tuple[int, int, int]]:
     return [(first, last, threads // parts) for first, last in pairwise(edges)]
 
 
-def _check(family: Family, policy: GaussianPolicy, thetas: Tensor, goals: Tensor, counts: dict[str, int]) -> None:
-    if (policy.observation_size, policy.action_size) != (family.observation_size, family.action_size):
+def _check(
+    family: Family,
+    policy: GaussianPolicy,
+    view: ObservationView,
+    thetas: Tensor,
+    goals: Tensor,
+    counts: dict[str, int],
+) -> None:
+    if (policy.observation_size, policy.action_size) != (view.size, family.action_size):
         raise ValueError(
-            f"{family.name} has {family.observation_size} observations and {family.action_size} actions, but the "
+            f"{family.name} shows {view.size} observations and has {family.action_size} actions, but the "
             f"policy's sizes are {policy.sizes}; its first and last must be these"
         )
     for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name} must be 1 or more, got {value}")
     policy.check_thetas(thetas)
-    family.check_goals(goals)
+    family.check_goals(goals.flatten(0, 1) if goals.ndim == 3 else goals)
+    if goals.ndim == 3 and goals.shape[1] != counts["rollouts"]:
+        raise ValueError(f"one goal a rollout is needed, got {goals.shape[1]} for {counts['rollouts']} rollouts")
     if len(thetas) != len(goals):
         raise ValueError(f"one theta a task is needed, got {len(thetas)} thetas and {len(goals)} goals")
-
-
-@contextmanager
-def _restored_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

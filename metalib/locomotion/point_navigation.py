@@ -1,6 +1,7 @@
 """A point that walks to a goal in the plane: Finn, Abbeel and Levine (2017), section 5.3, in PyTorch alone."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ class PointNavigation:
 
     goal_size = 2
     horizon = 100
+    observation_parts: ClassVar[dict[str, int]] = {"positions": 2}
     observation_size = 2
     action_size = 2
     action_bound = 0.1

@@ -4,16 +4,25 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from metalib.networks import Network
 
-ACTIVATIONS: dict[str, tuple[type[nn.Module], Callable[[Tensor], Tensor]]] = {
-    "relu": (nn.ReLU, torch.relu_),
-    "tanh": (nn.Tanh, torch.tanh_),
+
+class Activation(NamedTuple):
+    """A nonlinearity: as a module, as a function, and as one that overwrites its argument."""
+
+    module: type[nn.Module]
+    function: Callable[[Tensor], Tensor]
+    in_place: Callable[[Tensor], Tensor]
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": Activation(nn.ReLU, torch.relu, torch.relu_),
+    "tanh": Activation(nn.Tanh, torch.tanh, torch.tanh_),
 }
 
 
@@ -57,7 +66,7 @@ class GaussianPolicy:
         layers: list[nn.Module] = []
         with torch.device("meta"):
             for n_in, n_out in zip(self.sizes[:-1], self.sizes[1:], strict=True):
-                layers += [nn.Linear(n_in, n_out), ACTIVATIONS[self.activation][0]()]
+                layers += [nn.Linear(n_in, n_out), ACTIVATIONS[self.activation].module()]
         return Network(nn.Sequential(*layers[:-1]))
 
     @property
@@ -73,7 +82,12 @@ class GaussianPolicy:
             observations: ``[n, observation_size]``.
         """
         parameters, log_std = theta.split([self.network.n_parameters, self.action_size], dim=-1)
-        return self.network(parameters, observations), log_std
+        # Not by calling the network: that swaps a module's parameters while it runs, which threads cannot share.
+        views = list(self.network.unflatten(parameters).values())  # weight and bias of each layer in turn
+        x = observations
+        for layer, (weight, bias) in enumerate(zip(views[::2], views[1::2], strict=True)):
+            x = nn.functional.linear(x if layer == 0 else ACTIVATIONS[self.activation].function(x), weight, bias)
+        return x, log_std
 
     def log_probability(self, theta: Tensor, observations: Tensor, actions: Tensor) -> Tensor:
         """Return the log density ``[n]`` of ``actions`` ``[n, action_size]``, summed over the action's parts."""
@@ -135,7 +149,7 @@ class Actor:
         self._biases = [bias[:, None] for bias in parameters[1::2]]
         self._std = thetas[:, None, policy.network.n_parameters :].exp()
         self._buffers = [torch.empty(len(thetas), rollouts, size) for size in policy.sizes[1:]]
-        self._activate = ACTIVATIONS[policy.activation][1]
+        self._activate = ACTIVATIONS[policy.activation].in_place
 
     def act(self, observations: Tensor, noise: Tensor) -> Tensor:
         """Turn standard normals ``noise`` ``[tasks, rollouts, action_size]`` into actions, in place, and return them.

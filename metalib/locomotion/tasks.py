@@ -19,6 +19,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+_OBSERVATION_PARTS = {
+    "cheetah": {"positions": 8, "velocities": 9, "centre_of_mass": 3},
+    "ant": {"positions": 15, "velocities": 14, "contact_forces": 84, "rotation": 9, "centre_of_mass": 3},
+}
+
 
 @dataclass(frozen=True)
 class LocomotionFamily:
@@ -49,9 +54,14 @@ class LocomotionFamily:
     action_bound = 1.0
 
     @property
+    def observation_parts(self) -> dict[str, int]:
+        """How many numbers each part of an observation has, in their order; see :mod:`metalib.locomotion.sensing`."""
+        return _OBSERVATION_PARTS[self.body]
+
+    @property
     def observation_size(self) -> int:
-        """How many numbers an observation has; :mod:`metalib.locomotion.sensing` lists them."""
-        return {"cheetah": 20, "ant": 125}[self.body]
+        """How many numbers an observation has."""
+        return sum(self.observation_parts.values())
 
     @property
     def action_size(self) -> int:

@@ -4,11 +4,18 @@ from typing import Any
 
 from metalib.update_rules.gradient_descent import GradientDescent
 from metalib.update_rules.lstm import LSTMRule
+from metalib.update_rules.meta_sgd import MetaSGD
 from metalib.update_rules.protocol import UpdateRule
+from metalib.update_rules.scheduled import ScheduledGradientDescent
 
-__all__ = ["GradientDescent", "LSTMRule", "UpdateRule", "from_dict"]
+__all__ = ["GradientDescent", "LSTMRule", "MetaSGD", "ScheduledGradientDescent", "UpdateRule", "from_dict"]
 
-_KINDS: dict[str, Any] = {"gradient_descent": GradientDescent, "lstm": LSTMRule}
+_KINDS: dict[str, Any] = {
+    "gradient_descent": GradientDescent,
+    "lstm": LSTMRule,
+    "meta_sgd": MetaSGD,
+    "scheduled_gradient_descent": ScheduledGradientDescent,
+}
 
 
 def from_dict(description: dict[str, Any]) -> UpdateRule:

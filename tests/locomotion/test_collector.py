@@ -161,7 +161,7 @@ def test_a_state_that_breaks_down_ends_that_rollout_alone(tmp_path, monkeypatch)
         ({"threads": 0}, "threads must be 1 or more, got 0"),
         ({"thetas": torch.zeros(2, 3)}, r"thetas must be of shape \[tasks, "),
         ({"thetas": torch.zeros(2, 282).double()}, r"and float32 .* got \[2, 282\] of torch.float64"),
-        ({"policy": GaussianPolicy((125, 8))}, "has 20 observations and 6 actions"),
+        ({"policy": GaussianPolicy((125, 8))}, "shows 20 observations and has 6 actions"),
         ({"timing": "fast"}, "unknown timing 'fast'; known: paper, gymnasium"),
     ],
 )
