@@ -1,6 +1,6 @@
 """The kinds of values that settings take, and the section that holds them."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -22,6 +22,7 @@ Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Number = Annotated[float, Field(strict=True, ge=-1e6, le=1e6, allow_inf_nan=False)]
 Points = Annotated[int, Field(strict=True, ge=1, le=100_000)]
 Tasks = Annotated[int, Field(strict=True, ge=2, le=20_000)]
+Decay = Literal["none", "cosine"]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 InnerSteps = Annotated[int, Field(strict=True, ge=1, le=1000)]
 Shot = Annotated[int, Field(strict=True, ge=1, le=1000)]

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from metalib.config.fields import (
     Count,
+    Decay,
     InnerSteps,
     Points,
     Positive,
@@ -48,6 +49,7 @@ class MetaTrainSettings(GradientDescentRuleSettings):
     inner_steps: InnerSteps
     meta_batch: Points
     learning_rate: Positive
+    decay: Decay
     meta_steps: Count
     seeds: Seeds
 
@@ -59,6 +61,7 @@ class MetaTrainLSTMSettings(LSTMRuleSettings):
     inner_steps: InnerSteps
     meta_batch: Points
     learning_rate: Positive
+    decay: Decay
     meta_steps: Count
     seeds: Seeds
 
