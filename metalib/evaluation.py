@@ -1,6 +1,6 @@
 """How well methods adapt to held-out tasks: scores by seed, task and gradient step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -41,14 +41,52 @@ def adaptation_scores(
     Returns:
         for each query set, scores ``[seeds, tasks, steps + 1]``.
     """
-
     judge = loss if score is None else score
 
     def one_task(phi: Tensor, support: Batch, queries: list[Batch]) -> list[Tensor]:
-        theta, omega = split(phi, rule)
-        thetas = adapt(loss, rule, omega, theta, [support] * steps)
+        thetas = _iterates(loss, rule, phi, support, steps)
         return [torch.stack([judge(theta, query) for theta in thetas]) for query in queries]
 
+    return _over_seeds_and_tasks(one_task, phi, support, queries, tasks_at_once)
+
+
+def final_scores(
+    loss: Loss,
+    rule: UpdateRule,
+    phi: Tensor,
+    support: Batch,
+    query: Batch,
+    steps: int,
+    score: Loss | None = None,
+    tasks_at_once: int = TASKS_AT_ONCE,
+) -> Tensor:
+    """Return the last column of :func:`adaptation_scores`, ``[seeds, tasks]``, without computing the others.
+
+    The arguments are those of :func:`adaptation_scores`, with one ``query`` set.
+    """
+    judge = loss if score is None else score
+
+    def one_task(phi: Tensor, support: Batch, queries: list[Batch]) -> list[Tensor]:
+        theta = _iterates(loss, rule, phi, support, steps)[-1]
+        return [judge(theta, query) for query in queries]
+
+    (scores,) = _over_seeds_and_tasks(one_task, phi, support, [query], tasks_at_once)
+    return scores
+
+
+def _iterates(loss: Loss, rule: UpdateRule, phi: Tensor, support: Batch, steps: int) -> list[Tensor]:
+    theta, omega = split(phi, rule)
+    return adapt(loss, rule, omega, theta, [support] * steps)
+
+
+def _over_seeds_and_tasks(
+    one_task: Callable[[Tensor, Batch, list[Batch]], list[Tensor]],
+    phi: Tensor,
+    support: Batch,
+    queries: Sequence[Batch],
+    tasks_at_once: int,
+) -> list[Tensor]:
+    """Return ``one_task`` of every seed and task, each of its results ``[seeds, tasks, ...]``; blocks are vmapped."""
     over_tasks = vmap(one_task, in_dims=(None, 0, 0))
     n_tasks = support.x.shape[0]
     rows = []
@@ -98,8 +136,7 @@ def choose_rate(
     errors: dict[float, float] = {}
     for rate in rates:
         rule = GradientDescent(rate)
-        (scores,) = adaptation_scores(loss, rule, theta, support, [query], steps, score, tasks_at_once)
-        final = scores[..., -1]
+        final = final_scores(loss, rule, theta, support, query, steps, score, tasks_at_once)
         errors[rate] = final.mean().item() if bool((final <= diverged_above).all()) else float("inf")
     return min(errors, key=lambda rate: (errors[rate], rate)), errors
 

@@ -21,7 +21,6 @@ from metalib.tasks.image_tasks import Condition, load_classes, load_frozen_episo
 from stages.running import Run
 
 FINE_TUNED = ("pretrained", "scratch")
-GATE_EPISODES = 10
 DRAWN_QUERIES = 3
 
 
@@ -46,7 +45,7 @@ def classification_report(run: Run, dataset: Path, artifacts: Path, published: P
     curves = {way: f"accuracy_against_steps_{way}way.png" for way in sorted({c.way for c in tasks.conditions})}
     pictures = {f"figures/{name}": image_figures.accuracy_against_steps(table, way) for way, name in curves.items()}
     pictures["figures/episode.png"] = _episode(dataset, artifacts, accuracies, condition)
-    pictures["figures/gates.png"] = _gates(artifacts)
+    pictures["figures/gates.png"], gate_episodes = _gates(artifacts)
     published_table = classification.published_rows(published, tasks.dataset)
     classes = {split: len(load_classes(dataset, split).names) for split in ("train", "validation", "test")}
     context = {
@@ -72,7 +71,7 @@ def classification_report(run: Run, dataset: Path, artifacts: Path, published: P
             {m: read_checked_json(artifacts / "scores" / m / "rates.json", RATES_SCHEMA) for m in FINE_TUNED}
         ),
         "gates_figure": "gates.png",
-        "gate_tasks": f"the first {GATE_EPISODES} test episodes",
+        "gate_tasks": f"the first {gate_episodes} test episodes",
         "settings": {METHOD_STYLES[m].label: values for m, values in trained_with.items()},
         "setting_names": list(dict.fromkeys(name for values in trained_with.values() for name in values)),
     }
@@ -104,9 +103,9 @@ def _episode(dataset: Path, artifacts: Path, accuracies: list[Accuracies], condi
     return image_figures.episode(Episode(*first), predicted, DRAWN_QUERIES)
 
 
-def _gates(artifacts: Path) -> bytes:
-    """Draw the gates of the LSTM meta-learner in every condition."""
+def _gates(artifacts: Path) -> tuple[bytes, int]:
+    """Draw the gates of the LSTM meta-learner in every condition; return the figure, and of how many test episodes."""
     tensors, header = load_tensors(artifacts / "scores" / "lstm" / "gates.safetensors", GATES_SCHEMA)
     names = dict.fromkeys(name.rsplit("-", 1)[0] for name in tensors)
     by_name = {name: {gate: tensors[f"{name}-{gate}"] for gate in ("forget", "input")} for name in names}
-    return image_figures.gates(by_name, header["quantiles"])
+    return image_figures.gates(by_name, header["quantiles"]), header["episodes"]

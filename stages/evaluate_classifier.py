@@ -75,7 +75,8 @@ def main(
         write_checked_json(folder / "rates.json", RATES_SCHEMA, tried)
         gates = {f"{n}-{gate}": q for n, each in zip(names, found, strict=True) for gate, q in each.gates.items()}
         if gates:
-            save_tensors(folder / "gates.safetensors", GATES_SCHEMA, gates, {"quantiles": list(QUANTILES)})
+            header = {"quantiles": list(QUANTILES), "episodes": min(GATE_EPISODES, accuracies[0].values.shape[1])}
+            save_tensors(folder / "gates.safetensors", GATES_SCHEMA, gates, header)
 
 
 def _weights(trained: Path, condition: Condition) -> Path:

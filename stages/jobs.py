@@ -143,6 +143,7 @@ def _run_in_processes(jobs: list[Job], workers: int, bars: Bars) -> list[Any]:
                 for future in finished:
                     future.result()
         _show(messages, bars)
+        pool.shutdown()  # nothing runs any more: workers end by themselves, and give back what they hold
         return [future.result() for future in futures]
     except BrokenProcessPool as error:
         raise MetalibError(
@@ -150,10 +151,12 @@ def _run_in_processes(jobs: list[Job], workers: int, bars: Bars) -> list[Any]:
         ) from error
     finally:
         _end(pool)
+        messages.close()
+        messages.join_thread()
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
-    """Shut the pool down without waiting for jobs that still run."""
+    """Shut the pool down without waiting for jobs that still run; those are ended."""
     workers = list((getattr(pool, "_processes", None) or {}).values())
     pool.shutdown(wait=False, cancel_futures=True)
     for process in workers:

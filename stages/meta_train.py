@@ -50,23 +50,24 @@ def main(
             run.output(output) as folder,
         ):
             family = load_distribution(dataset)
-            # Longest first, so that no worker is left alone with the longest; a K's seeds share one compiled program.
-            cases = [(shots, seed) for seed in settings.seeds for shots in sorted(settings.shots, reverse=True)]
+            # Longest first, so that no worker is left alone with the longest.
+            groups = seed_groups(method, settings.seeds, trainer)
+            cases = [(shots, seeds) for seeds in groups for shots in sorted(settings.shots, reverse=True)]
             jobs = [
                 Job(
-                    f"{method}, K = {shots}, seed {seed}",
+                    f"{method}, K = {shots}, {_named(seeds)}",
                     settings.meta_steps,
                     meta_train,
-                    (run.params, method, family, shots, seed, trainer),
+                    (run.params, method, family, shots, seeds, trainer),
                 )
-                for shots, seed in cases
+                for shots, seeds in cases
             ]
             found = run_jobs(jobs, worker_count(run.machine, len(jobs)), "meta-steps")
             results = dict(zip(cases, found, strict=True))
             curves = {}
             for shots in settings.shots:
-                each = [results[shots, seed] for seed in settings.seeds]
-                phi = torch.from_numpy(np.stack([phi for phi, _ in each]))
+                each = [results[shots, seeds] for seeds in groups]
+                phi = torch.from_numpy(np.concatenate([phi for phi, _ in each]))
                 _trained(run.params, method, shots, phi, trainer).save(folder / f"k{shots}.safetensors")
                 curves[f"k{shots}"] = mean_curve([curve for _, curve in each])
             write_curves(folder / "curves.tsv", curves)
@@ -74,6 +75,21 @@ def main(
 
 def _settings(params: Params, method: MetaLearner) -> Settings:
     return params.meta_train_lstm if method is MetaLearner.LSTM else params.meta_train
+
+
+def seed_groups(method: MetaLearner, seeds: tuple[int, ...], trainer: Trainer) -> list[tuple[int, ...]]:
+    """Return which seeds of a K are trained in one program.
+
+    Each by itself where the arithmetic is what takes time: compiled, and the LSTM rule. All together for MAML run
+    eagerly, where starting operations takes longer than computing them.
+    """
+    if trainer.backend == "eager" and method is MetaLearner.MAML:
+        return [seeds]
+    return [(seed,) for seed in seeds]
+
+
+def _named(seeds: tuple[int, ...]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def _determinants(params: Params, method: MetaLearner, dataset: Path) -> dict[str, Any]:
@@ -87,25 +103,34 @@ def _determinants(params: Params, method: MetaLearner, dataset: Path) -> dict[st
 
 
 def meta_train(
-    params: Params, method: MetaLearner, family: Sinusoid, shots: int, seed: int, trainer: Trainer, control: Control
+    params: Params,
+    method: MetaLearner,
+    family: Sinusoid,
+    shots: int,
+    seeds: tuple[int, ...],
+    trainer: Trainer,
+    control: Control,
 ) -> tuple[np.ndarray, dict[int, float]]:
-    """Meta-train with K = ``shots`` for one seed; return phi ``[n_phi]`` and the training curve."""
+    """Meta-train with K = ``shots``; return phi ``[seeds, n_phi]`` and the training curve, a mean over the seeds."""
     settings = _settings(params, method)
     architecture = _architecture(params)
     rule, backend = trainer_rule(settings, trainer)
     objective = query_loss_after_adaptation(
         mean_squared_error(architecture.network()), rule, settings.inner_steps, settings.learned_start
     )
-    theta = initial_thetas(architecture, (seed,), params.network.initial_std)
-    phi = join(theta, initial_omegas(rule, (seed,)))
+    theta = initial_thetas(architecture, seeds, params.network.initial_std)
+    phi = join(theta, initial_omegas(rule, seeds))
 
     def draw(first: int, count: int) -> Episode | MinibatchEpisode:
-        return stack_seeds([_draw(settings, family, shots, seed, first, count)], trainer.device)
+        return stack_seeds([_draw(settings, family, shots, seed, first, count) for seed in seeds], trainer.device)
 
-    adam = Adam(settings.learning_rate, clip_norm=settings.clip_norm)
-    name = f"k{shots}-seed{seed}"
-    trained, curve = trainer.run(name, objective, adam, phi, draw, settings.meta_steps, (seed,), control, backend)
-    return trained[0], curve
+    adam = Adam(settings.learning_rate, clip_norm=settings.clip_norm, cosine_steps=_cosine_steps(settings))
+    name = "-".join([f"k{shots}", *(f"seed{seed}" for seed in seeds)])
+    return trainer.run(name, objective, adam, phi, draw, settings.meta_steps, seeds, control, backend)
+
+
+def _cosine_steps(settings: Settings) -> int | None:
+    return settings.meta_steps if settings.decay == "cosine" else None
 
 
 def _draw(

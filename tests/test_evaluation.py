@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from metalib.adaptation import adapt
-from metalib.evaluation import adaptation_scores, choose_rate, predictions
+from metalib.evaluation import adaptation_scores, choose_rate, final_scores, predictions
 from metalib.losses import Batch, mean_squared_error
 from metalib.networks import MLP
 from metalib.randomness import generator
@@ -44,6 +44,19 @@ def test_blocks_of_tasks_do_not_change_scores(monkeypatch):
     monkeypatch.setattr("metalib.evaluation.TASKS_AT_ONCE", 3)
     blocks = adaptation_scores(LOSS, RULE, phi(1), tasks.support, [tasks.query], 2)[0]
     torch.testing.assert_close(blocks, whole, rtol=1e-6, atol=1e-7)
+
+
+def test_final_scores_are_the_last_of_all_and_judge_the_query_once():
+    tasks, calls = task_set(3), []
+
+    def counted(theta, batch):
+        calls.append(batch.x.shape)
+        return LOSS(theta, batch)
+
+    every = adaptation_scores(LOSS, RULE, phi(2), tasks.shots(5), [tasks.query], 4)[0]
+    last = final_scores(LOSS, RULE, phi(2), tasks.shots(5), tasks.query, 4, counted)
+    assert torch.equal(last, every[..., -1])
+    assert len(calls) == 2, "once a seed, all tasks being one block"
 
 
 def test_each_query_set_is_scored_on_its_own():

@@ -46,9 +46,17 @@ def test_modules_that_are_no_function_of_theta_and_x_are_refused(module, reason)
         Network(module)
 
 
-def test_batch_norm_with_batch_statistics_is_accepted():
-    module = nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2, track_running_stats=False))
-    assert Network(module).n_parameters == 8
+@pytest.mark.parametrize(
+    ("layer", "instead"),
+    [
+        (nn.BatchNorm2d(3, track_running_stats=False), "BatchNormalisation, channels last"),
+        (nn.InstanceNorm2d(3, affine=True), "GroupNorm with as many groups as channels"),
+        (nn.LayerNorm([3, 4, 4]), "GroupNorm with one group"),
+    ],
+)
+def test_normalisations_with_wrong_second_derivatives_are_refused(layer, instead):
+    with pytest.raises(ValueError, match=f"^{type(layer).__name__} '1' has wrong second derivatives.*use .*{instead}"):
+        Network(nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), layer))
 
 
 def test_description_survives_storage():

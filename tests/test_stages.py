@@ -129,6 +129,7 @@ def test_the_stages_one_after_the_other(done, monkeypatch):
     assert "http://" not in page
     assert "https://" not in page
     assert page.count("data:image/png;base64,") == 7
+    assert "on the first 6 test episodes" in Path("reports/report.md").read_text()
     assert not list(done.rglob("*.partial"))
 
 

@@ -1,5 +1,6 @@
 """Adam as a pure function of flat vectors, so that it fuses into the meta-step and batches over seeds."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,13 +24,16 @@ class Adam:
         m <- beta1 m + (1 - beta1) g,   v <- beta2 v + (1 - beta2) g^2,
         parameters <- parameters - learning_rate m' / (sqrt(v') + epsilon),
     where m' = m / (1 - beta1^t) and v' = v / (1 - beta2^t). With ``clip_norm``, g is first scaled down to that
-    norm where it is longer, as ``torch.nn.utils.clip_grad_norm_`` does.
+    norm where it is longer, as ``torch.nn.utils.clip_grad_norm_`` does. With ``cosine_steps`` N, the learning rate of
+    step t is learning_rate (1 + cos(pi (t - 1) / N)) / 2 (Loshchilov and Hutter 2017, equation 5, without restarts),
+    and 0 from step N + 1 on.
 
     Args:
-        learning_rate: above 0.
+        learning_rate: above 0; with ``cosine_steps`` that of the first step.
         beta1, beta2: decay of the moments, in [0, 1).
         epsilon: added to the denominator, above 0.
         clip_norm: the largest norm of a gradient vector (its last axis); None for no bound.
+        cosine_steps: the length of the run, over which the learning rate falls to 0; None for a constant one.
     """
 
     learning_rate: float = 1e-3
@@ -37,6 +41,7 @@ class Adam:
     beta2: float = 0.999
     epsilon: float = 1e-8
     clip_norm: float | None = None
+    cosine_steps: int | None = None
 
     def initial_state(self, parameters: Tensor) -> AdamState:
         """Return the state before the first step, for parameters of any shape."""
@@ -49,10 +54,17 @@ class Adam:
         step = state.step + 1
         first = self.beta1 * state.first + (1 - self.beta1) * gradient
         second = self.beta2 * state.second + (1 - self.beta2) * gradient * gradient
-        rate = (self.learning_rate / (1 - self.beta1**step)).to(parameters.dtype)
+        rate = (self._rate(state.step) / (1 - self.beta1**step)).to(parameters.dtype)
         second_correction = torch.sqrt(1 - self.beta2**step).to(parameters.dtype)
         denominator = torch.sqrt(second) / second_correction + self.epsilon
         return parameters - rate * first / denominator, AdamState(first, second, step)
+
+    def _rate(self, done: Tensor) -> Tensor | float:
+        """Return the learning rate after ``done`` steps."""
+        if self.cosine_steps is None:
+            return self.learning_rate
+        share = (done / self.cosine_steps).clamp(max=1.0)
+        return self.learning_rate * (1 + torch.cos(math.pi * share)) / 2
 
 
 def _clip(gradient: Tensor, norm: float) -> Tensor:

@@ -6,6 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+_OWN_BATCH_NORM = "metalib.networks.images.BatchNormalisation, channels last"
+_INSTEAD: dict[type[nn.Module], str] = {
+    nn.modules.batchnorm._BatchNorm: _OWN_BATCH_NORM,
+    nn.modules.instancenorm._InstanceNorm: "GroupNorm with as many groups as channels",
+    nn.LayerNorm: "GroupNorm with one group",
+}
+"""Layers of torch whose second derivatives are wrong under vmap, and what to use in their place."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -29,11 +37,13 @@ class Network:
 
     Raises:
         ValueError: the module has buffers (running statistics) or dropout, so that it is not a function
-            of ``(theta, x)`` alone, or has no parameters.
+            of ``(theta, x)`` alone; it has one of torch's layers for batch, instance or layer normalisation,
+            whose second derivatives are wrong under vmap; or it has no parameters.
     """
 
     def __init__(self, module: nn.Module) -> None:
         _refuse_hidden_state(module)
+        _refuse_wrong_derivatives(module)
         self._module = module
         self.layout: tuple[View, ...] = _layout(module)
         self.n_parameters: int = self.layout[-1].stop
@@ -57,7 +67,7 @@ class Network:
 
 def _refuse_hidden_state(module: nn.Module) -> None:
     for name, part in module.named_modules():
-        label = f"{type(part).__name__} {name!r}" if name else type(part).__name__
+        label = _label(name, part)
         if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
             raise ValueError(
                 f"{label} draws random numbers, so the network is not a function of (theta, x); remove it or set p=0"
@@ -65,9 +75,23 @@ def _refuse_hidden_state(module: nn.Module) -> None:
         if next(part.buffers(recurse=False), None) is not None:
             raise ValueError(
                 f"{label} keeps buffers (running statistics), so the network is not a function of "
-                "(theta, x) and one task would leak into the next; use batch statistics only, e.g. "
-                "track_running_stats=False"
+                f"(theta, x) and one task would leak into the next; use batch statistics only: {_OWN_BATCH_NORM}"
             )
+
+
+def _refuse_wrong_derivatives(module: nn.Module) -> None:
+    # Nothing fails there: PyTorch 2.13 gives a plausible, wrong meta-gradient, which training would follow.
+    for name, part in module.named_modules():
+        for kind, instead in _INSTEAD.items():
+            if isinstance(part, kind):
+                raise ValueError(
+                    f"{_label(name, part)} has wrong second derivatives in PyTorch where torch.autograd.grad "
+                    f"differentiates vmap(torch.func.grad), as meta-training does; use {instead}"
+                )
+
+
+def _label(name: str, part: nn.Module) -> str:
+    return f"{type(part).__name__} {name!r}" if name else type(part).__name__
 
 
 def _layout(module: nn.Module) -> tuple[View, ...]:

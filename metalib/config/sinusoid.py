@@ -1,0 +1,85 @@
+"""Sections of the sinusoid experiment."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from metalib.config.fields import (
+    Count,
+    Decay,
+    InnerSteps,
+    Points,
+    Positive,
+    Positives,
+    Range,
+    Section,
+    Seed,
+    Seeds,
+    Shots,
+    Tasks,
+    Width,
+)
+from metalib.config.update_rules import GradientDescentRuleSettings, LSTMRuleSettings
+
+
+class NetworkSettings(Section):
+    """The learner of every method."""
+
+    hidden: Annotated[tuple[Width, ...], Field(min_length=1)]
+    initial_std: Positive
+
+
+class GenerateTasksSettings(Section):
+    """The task distribution, and how many tasks are frozen for validation and test."""
+
+    seed: Seed
+    amplitude: Range
+    phase: Range
+    x: Range
+    support_points: Points
+    validation_tasks: Tasks
+    test_tasks: Tasks
+    query_points: Points
+
+
+class MetaTrainSettings(GradientDescentRuleSettings):
+    """The inner and outer loop of MAML on sinusoids."""
+
+    shots: Shots
+    inner_steps: InnerSteps
+    meta_batch: Points
+    learning_rate: Positive
+    decay: Decay
+    meta_steps: Count
+    seeds: Seeds
+
+
+class MetaTrainLSTMSettings(LSTMRuleSettings):
+    """The inner and outer loop of the LSTM meta-learner on sinusoids."""
+
+    shots: Shots
+    inner_steps: InnerSteps
+    meta_batch: Points
+    learning_rate: Positive
+    decay: Decay
+    meta_steps: Count
+    seeds: Seeds
+
+
+class TrainBaselineSettings(Section):
+    """Training without an inner loop: pretrained and oracle."""
+
+    meta_batch: Points
+    points: Points
+    learning_rate: Positive
+    steps: Count
+    seeds: Seeds
+
+
+class EvaluateSettings(Section):
+    """Adaptation on held-out tasks."""
+
+    shots: Shots
+    gradient_steps: Annotated[int, Field(strict=True, ge=1, le=100)]
+    finetune_rates: Positives
+    diverged_above: Positive
