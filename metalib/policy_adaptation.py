@@ -72,6 +72,11 @@ class PolicyAdaptation:
             found.append(self._live(thetas, goals, generators(step)))
         return found
 
+    def adapted(self, phi: Tensor, goals: Tensor, steps: int, generators: Generators) -> Tensor:
+        """Return theta_``steps`` of each task, ``[task, n_parameters]``; arguments as in :meth:`iterates`."""
+        before = self.iterates(phi, goals, steps - 1, generators) if steps else []
+        return self._replayed(phi, [iterate.batch for iterate in before], len(goals))
+
     def _replayed(self, phi: Tensor, batches: list[PolicyBatch], n_tasks: int) -> Tensor:
         """Return every task's theta after an inner step on each of its batches."""
         theta, omega = split(phi, self.rule)

@@ -15,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -39,9 +40,12 @@ class Flag(Protocol):
 
 @dataclass(frozen=True)
 class Control:
-    """What a running job tells the stage, and what the stage tells it."""
+    """What a running job tells the stage, and what the stage tells it.
 
-    advance: Callable[[int], None]
+    ``advance(done, detail)`` says how many units are done and, if it likes, in a few words how it goes.
+    """
+
+    advance: Callable[..., None]
     stop: Flag
 
 
@@ -100,7 +104,7 @@ def _run_here(jobs: list[Job], workers: int, bars: Bars) -> list[Any]:
         try:
             results = []
             for job in jobs:
-                control = Control(lambda done, name=job.name: bars.advance(name, done), stop)  # type: ignore[misc]
+                control = Control(partial(bars.advance, job.name), stop)
                 results.append(job.function(*job.arguments, control))
             outcome.set_result(results)
         except BaseException as error:
@@ -123,7 +127,7 @@ def _deadline(deadline: float | None, stop: Flag) -> float | None:
 
 def _run_in_processes(jobs: list[Job], workers: int, bars: Bars) -> list[Any]:
     context = multiprocessing.get_context("spawn")
-    messages: multiprocessing.Queue[tuple[str, int]] = context.Queue()
+    messages: multiprocessing.Queue[tuple[str, int, str]] = context.Queue()
     stop = context.Event()
     pool = ProcessPoolExecutor(workers, context, _start_worker, (messages, stop))
     try:
@@ -165,23 +169,23 @@ def _end(pool: ProcessPoolExecutor) -> None:
         process.join()
 
 
-def _show(messages: "multiprocessing.Queue[tuple[str, int]]", bars: Bars) -> None:
+def _show(messages: "multiprocessing.Queue[tuple[str, int, str]]", bars: Bars) -> None:
     while True:
         try:
-            name, done = messages.get_nowait()
+            name, done, detail = messages.get_nowait()
         except queue.Empty:
             return
-        bars.advance(name, done)
+        bars.advance(name, done, detail)
 
 
 class _Worker:
     """What a worker process was given when it started."""
 
-    messages: "multiprocessing.Queue[tuple[str, int]]"
+    messages: "multiprocessing.Queue[tuple[str, int, str]]"
     stop: Flag
 
 
-def _start_worker(messages: "multiprocessing.Queue[tuple[str, int]]", stop: Flag) -> None:
+def _start_worker(messages: "multiprocessing.Queue[tuple[str, int, str]]", stop: Flag) -> None:
     _Worker.messages, _Worker.stop = messages, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the stage raises the flag
     die_with_parent(signal.SIGKILL)
@@ -189,5 +193,5 @@ def _start_worker(messages: "multiprocessing.Queue[tuple[str, int]]", stop: Flag
 
 
 def _run_in_worker(job: Job) -> Any:
-    control = Control(lambda done: _Worker.messages.put((job.name, done)), _Worker.stop)
+    control = Control(lambda done, detail="": _Worker.messages.put((job.name, done, detail)), _Worker.stop)
     return job.function(*job.arguments, control)

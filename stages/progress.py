@@ -38,6 +38,7 @@ class Bars:
         self._totals: dict[str, int] = {}
         self._restored: dict[str, int] = {}
         self._done: dict[str, int] = {}
+        self._details: dict[str, str] = {}
         self._tasks: dict[str, TaskID] = {}
         self._started = self._last_line = time.monotonic()
 
@@ -46,12 +47,13 @@ class Bars:
         self._totals[name], self._done[name] = total, 0
         self._tasks[name] = self._progress.add_task(name, total=total)
 
-    def advance(self, name: str, done: int) -> None:
-        """Say that ``done`` units of the piece are done so far."""
+    def advance(self, name: str, done: int, detail: str = "") -> None:
+        """Say that ``done`` units of the piece are done so far, and in ``detail`` how it goes."""
         if name not in self._restored:  # what a job says first is what it found done
             self._restored[name] = done
         self._done[name] = done
-        self._progress.update(self._tasks[name], completed=done)
+        self._details[name] = detail
+        self._progress.update(self._tasks[name], completed=done, description=f"{name} {detail}".rstrip())
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
@@ -61,7 +63,8 @@ class Bars:
         done, total = sum(self._done.values()), sum(self._totals.values())
         rate = (done - sum(self._restored.values())) / elapsed
         remaining = f"{(total - done) / rate:.0f} s" if rate else "unknown time"
-        return f"  {done:,} of {total:,} {self._unit}, {rate:,.1f}/s, {remaining} remaining"
+        details = "".join(f"; {name}: {detail}" for name, detail in self._details.items() if detail)
+        return f"  {done:,} of {total:,} {self._unit}, {rate:,.1f}/s, {remaining} remaining{details}"
 
     def __enter__(self) -> "Bars":
         self._progress.start()

@@ -11,6 +11,13 @@ from metalib.config.images import (
     TrainClassifierBaselineSettings,
 )
 from metalib.config.loading import load_machine, load_params
+from metalib.config.locomotion import (
+    EvaluatePolicySettings,
+    MetaTrainPolicySettings,
+    PolicySettings,
+    TrainPolicyBaselineSettings,
+    TrustRegionSettings,
+)
 from metalib.config.machine import MachineSettings
 from metalib.config.params import SCALES, Params, ReportSettings, Scale
 from metalib.config.sinusoid import (
@@ -28,6 +35,7 @@ __all__ = [
     "ClassifierAt",
     "ConfigError",
     "EvaluateClassifierSettings",
+    "EvaluatePolicySettings",
     "EvaluateSettings",
     "GenerateImageTasksSettings",
     "GenerateTasksSettings",
@@ -38,13 +46,17 @@ __all__ = [
     "MetaTrainClassifierLSTMSettings",
     "MetaTrainClassifierSettings",
     "MetaTrainLSTMSettings",
+    "MetaTrainPolicySettings",
     "MetaTrainSettings",
     "NetworkSettings",
     "Params",
+    "PolicySettings",
     "ReportSettings",
     "Scale",
     "TrainBaselineSettings",
     "TrainClassifierBaselineSettings",
+    "TrainPolicyBaselineSettings",
+    "TrustRegionSettings",
     "load_machine",
     "load_params",
 ]

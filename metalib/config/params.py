@@ -13,6 +13,12 @@ from metalib.config.images import (
     MetaTrainClassifierSettings,
     TrainClassifierBaselineSettings,
 )
+from metalib.config.locomotion import (
+    EvaluatePolicySettings,
+    MetaTrainPolicySettings,
+    PolicySettings,
+    TrainPolicyBaselineSettings,
+)
 from metalib.config.sinusoid import (
     EvaluateSettings,
     GenerateTasksSettings,
@@ -50,4 +56,8 @@ class Params(Section):
     meta_train_classifier_lstm: MetaTrainClassifierLSTMSettings
     train_classifier_baseline: TrainClassifierBaselineSettings
     evaluate_classifier: EvaluateClassifierSettings
+    policy: PolicySettings
+    meta_train_policy: MetaTrainPolicySettings
+    train_policy_baseline: TrainPolicyBaselineSettings
+    evaluate_policy: EvaluatePolicySettings
     report: ReportSettings

@@ -22,6 +22,7 @@ class PointNavigation:
 
     name: str = "point_navigation"
 
+    body = "point"
     goal_size = 2
     horizon = 100
     observation_parts: ClassVar[dict[str, int]] = {"positions": 2}

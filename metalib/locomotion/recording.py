@@ -15,6 +15,7 @@ from metalib.locomotion.policy import GaussianPolicy
 from metalib.locomotion.rendering import BodyRenderer, Frame, point_frame, save_animation, side_by_side
 from metalib.locomotion.simulation import Simulation
 from metalib.locomotion.trajectories import Trajectories
+from metalib.locomotion.view import ObservationView
 
 _FRAME_SECONDS = 0.08  # a film of three bodies then has 1 MB for 4 s
 
@@ -50,6 +51,7 @@ def record(
     horizon: int,
     generator: torch.Generator,
     timing: str = "paper",
+    view: ObservationView | None = None,
 ) -> Recording:
     """Return one rollout of each task as :func:`metalib.locomotion.collector.collect` makes it, with its positions."""
     positions: list[Tensor] = []
@@ -62,7 +64,7 @@ def record(
         positions.append(simulation.positions.clone())
         velocity.append(simulation.velocity.clone())
 
-    trajectories = collect(family, policy, thetas, goals, 1, horizon, generator, timing=timing, watch=watch)
+    trajectories = collect(family, policy, thetas, goals, 1, horizon, generator, timing=timing, view=view, watch=watch)
     missing = horizon + 1 - len(positions)  # when all rollouts end before the horizon
     positions += positions[-1:] * missing
     velocity += velocity[-1:] * missing

@@ -1,0 +1,80 @@
+"""What policies earn on held-out goals, before and after gradient steps."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from metalib.policy_adaptation import Generators
+from metalib.trained_policy import TrainedPolicy
+from metalib.update_rules import GradientDescent, UpdateRule
+
+
+def _ignore(batches: int) -> None:
+    pass
+
+
+def adapted_returns(
+    trained: TrainedPolicy,
+    rule: UpdateRule,
+    goals: Tensor,
+    rollouts: int,
+    steps: int,
+    threads: int,
+    generators: Generators,
+    advance: Callable[[int], object] = _ignore,
+) -> Tensor:
+    """Return the mean return of each goal's rollouts after 0, 1, ..., ``steps`` gradient steps.
+
+    Returns are undiscounted. The rollouts of a step are fresh: what the policy adapted on are those of the steps
+    before.
+
+    Args:
+        trained: the policy, all seeds.
+        rule: how it adapts.
+        goals: ``[goal, goal_size]``.
+        rollouts: K, of every goal and step.
+        steps: gradient steps.
+        threads: that step bodies and adapt.
+        generators: of each step's rollouts; called again for every seed.
+        advance: told how many batches of rollouts were made.
+
+    Returns:
+        ``[seed, goal, gradient_step]``, float64.
+    """
+    adaptation = trained.adaptation(rule, rollouts, threads)
+    of_seeds = []
+    for phi in trained.phi:
+        iterates = adaptation.iterates(phi, goals, steps, generators)
+        of_seeds.append(torch.stack([iterate.found.returns.mean(dim=1) for iterate in iterates], dim=1))
+        advance(steps + 1)
+    return torch.stack(of_seeds)
+
+
+def choose_policy_rate(
+    trained: TrainedPolicy,
+    rates: Sequence[float],
+    goals: Tensor,
+    threads: int,
+    generators: Generators,
+    advance: Callable[[int], object] = _ignore,
+) -> dict[str, float]:
+    """Try rates of gradient descent on validation goals, by the return after one step.
+
+    Args:
+        trained: the policy, all seeds.
+        rates: candidates.
+        goals: of validation, ``[goal, goal_size]``.
+        threads: as above.
+        generators: of the rollouts of steps 0 and 1, the same for every rate.
+        advance: as above.
+
+    Returns:
+        the mean return over seeds and goals by rate, and which rate is "chosen": the best, of equals the smallest.
+    """
+    found = {
+        rate: adapted_returns(trained, GradientDescent(rate), goals, trained.rollouts, 1, threads, generators, advance)
+        for rate in sorted(rates)
+    }
+    means = {rate: values[..., 1].mean().item() for rate, values in found.items()}
+    return {"chosen": max(means, key=lambda rate: means[rate]), **{f"{rate:g}": mean for rate, mean in means.items()}}

@@ -1,0 +1,130 @@
+"""Evaluate every policy of one locomotion family on held-out goals: returns before and after gradient steps."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import Tensor
+
+from metalib.config import EvaluatePolicySettings, Params
+from metalib.locomotion.families import FAMILIES, Family
+from metalib.policy_evaluation import adapted_returns, choose_policy_rate
+from metalib.randomness import generator
+from metalib.return_files import Returns, save_returns
+from metalib.score_files import RATES_SCHEMA
+from metalib.storage import write_checked_json
+from metalib.trained_policy import TrainedPolicy, at_test
+from metalib.update_rules import GradientDescent, ScheduledGradientDescent, UpdateRule
+from stages.jobs import Control, Job, run_jobs, worker_count
+from stages.policies import load_goals, locomotion_family, threads_each
+from stages.policy_pictures import draw_adaptation
+from stages.running import PARAMS, ParamsOption, stage
+
+METHODS = ("maml", "pretrained", "oracle", "random")
+FINE_TUNED = ("pretrained", "random")
+
+
+def main(
+    family: Annotated[str, typer.Argument(help=f"One of {', '.join(FAMILIES)}, e.g. cheetah_dir.")],
+    dataset: Annotated[Path, typer.Argument(help="Frozen goals of generate_goals, e.g. data/cheetah_dir.")],
+    artifacts: Annotated[Path, typer.Argument(help="Trained policies of the family, e.g. artifacts/cheetah_dir.")],
+    output: Annotated[Path, typer.Argument(help="Folder to write, e.g. artifacts/cheetah_dir/scores.")],
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Adapt every policy to each held-out goal and measure returns on fresh rollouts (settings: evaluate_policy).
+
+    The rates of pretrained and random are chosen on validation goals. Writes returns.safetensors, rates.json,
+    speeds.safetensors and, where pictures can be rendered, video.webp.
+    """
+    with stage(f"evaluate_policy@{family}", params) as run, run.output(output) as folder:
+        of_family = locomotion_family(family)
+        goals = {name: load_goals(dataset, name, of_family) for name in ("validation", "test")}
+        policies = {method: TrainedPolicy.load(_file(artifacts, method), family) for method in METHODS}
+        workers = worker_count(run.machine, len(METHODS))
+        threads = threads_each(run, workers)
+        jobs = [
+            Job(f"{method}, {family}", _total(run.params, policy), evaluate, (run.params, policy, goals, threads))
+            for method, policy in policies.items()
+        ]
+        found = dict(zip(METHODS, run_jobs(jobs, workers, "rollout batches"), strict=True))
+        save_returns(
+            folder / "returns.safetensors",
+            [returns for method in METHODS for returns in found[method][0]],
+            {method: policy.settings for method, policy in policies.items()},
+        )
+        rates = {method: found[method][1] for method in FINE_TUNED}
+        write_checked_json(folder / "rates.json", RATES_SCHEMA, rates)
+        chosen = {method: _rule(run.params.evaluate_policy, policies[method], rates.get(method)) for method in METHODS}
+        draw_adaptation(folder, policies, chosen, goals["test"], run.params.evaluate_policy.seed, threads * workers)
+
+
+def _file(artifacts: Path, method: str) -> Path:
+    return artifacts / ("maml/policy.safetensors" if method == "maml" else f"baselines/{method}.safetensors")
+
+
+def _total(params: Params, policy: TrainedPolicy) -> int:
+    """Return how many batches of rollouts evaluating a policy takes."""
+    settings = params.evaluate_policy
+    tried = 2 * len(settings.finetune_rates) if policy.method in FINE_TUNED else 0
+    steps = 0 if policy.method == "oracle" else settings.gradient_steps
+    return len(policy.seeds) * (tried + len(settings.rollouts) * (steps + 1))
+
+
+def evaluate(
+    params: Params, policy: TrainedPolicy, goals: dict[str, Tensor], threads: int, control: Control
+) -> tuple[list[Returns], dict[str, float]]:
+    """Evaluate one method at every K; return its returns and, of fine-tuned methods, the rates tried."""
+    settings = params.evaluate_policy
+    done = 0
+
+    def advance(batches: int) -> None:
+        nonlocal done
+        done += batches
+        control.advance(done)
+
+    control.advance(0)
+    rates: dict[str, float] = {}
+    if policy.method in FINE_TUNED:
+        numbers = [generator(settings.seed, f"validation rollouts, iterate {step}") for step in range(2)]
+        rates = choose_policy_rate(policy, settings.finetune_rates, goals["validation"], threads, numbers, advance)
+    rule = _rule(settings, policy, rates)
+    steps = 0 if policy.method == "oracle" else settings.gradient_steps
+    found = [
+        Returns(
+            policy.family.name,
+            policy.method,
+            rollouts,
+            _rates_of(rule, steps),
+            policy.env_steps,
+            adapted_returns(
+                policy,
+                rule,
+                goals["test"],
+                rollouts,
+                steps,
+                threads,
+                lambda step, k=rollouts: generator(settings.seed, f"test rollouts, K = {k}, iterate {step}"),  # type: ignore[misc]
+                advance,
+            ),
+        )
+        for rollouts in settings.rollouts
+    ]
+    return found, rates
+
+
+def _rule(settings: EvaluatePolicySettings, policy: TrainedPolicy, rates: dict[str, float] | None) -> UpdateRule:
+    """Return how a method adapts at test: MAML at its own rate, fine-tuned methods at the chosen one."""
+    own = policy.rule or GradientDescent(rates["chosen"] if rates else 1.0)
+    return at_test(own, settings.later_rates)
+
+
+def _rates_of(rule: UpdateRule, steps: int) -> tuple[float, ...]:
+    """Return the rate of each of ``steps`` gradient steps; empty where the rule has no such numbers."""
+    if not isinstance(rule, ScheduledGradientDescent):
+        return ()
+    return tuple(rule.rates[min(step, len(rule.rates) - 1)] for step in range(steps))
+
+
+if __name__ == "__main__":
+    typer.run(main)
