@@ -38,7 +38,8 @@ ALLOWED = {
     "evaluation": BASE | {"adaptation", "meta_parameters", "trained_method", "update_rules"},
     "metric_learning": {"losses", "networks"},
     "score_files": {"storage"},
-    "reporting": {"losses", "randomness", "score_files", "statistics", "storage", "tasks"},
+    "return_files": {"storage"},
+    "reporting": {"losses", "randomness", "return_files", "score_files", "statistics", "storage", "tasks"},
 }
 
 
