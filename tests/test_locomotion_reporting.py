@@ -189,13 +189,13 @@ def test_pictures_are_the_same_twice_and_few_bytes(table):
 
 @pytest.fixture(name="made")
 def _made(project_files):
-    """The section on two tasks, made in an empty folder, and what makes it."""
+    """Results of two tasks in an empty folder; a function that makes the section from them."""
     tasks = ("ant_dir", "point_navigation")
     write_made_up_results(Path("artifacts"), tasks)
     for task in tasks:
         generate_goals.main(task, Path("data") / task)
     run: Any = SimpleNamespace(params=SimpleNamespace(report=SimpleNamespace(seed=0, bootstrap_samples=100)))
-    return lambda: locomotion_report(run, Path("data"), Path("artifacts"), PUBLISHED, tasks)
+    return lambda tasks=tasks: locomotion_report(run, Path("data"), Path("artifacts"), PUBLISHED, tasks)
 
 
 def test_the_section_is_made_from_stored_results(made):
@@ -212,6 +212,16 @@ def test_the_section_is_made_from_stored_results(made):
     assert gain == pytest.approx(391, abs=2)
     assert "from 7 to 399 (ant, direction)" in report.headline
     json.dumps(report.metrics, allow_nan=False)
+
+
+def test_points_alone_have_nothing_published_beside_them(made):
+    report = made(("point_navigation",))
+    assert set(report.pictures) == {
+        f"figures/{name}"
+        for name in ("point_navigation_returns.png", "locomotion_training.png", "point_navigation.webp")
+    }
+    for told in ("the paper", "published figures", "How to read the comparison"):
+        assert told not in report.markdown
 
 
 def test_without_a_renderer_there_are_no_films(made):

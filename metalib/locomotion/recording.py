@@ -86,8 +86,8 @@ def film(
 ) -> None:
     """Write a film of the recorded rollouts beside each other, with goal, speed and return in the frame.
 
-    With the defaults a film of three bodies has about 1 MB for 4 s. Six ants (``columns=3, width=160,
-    frame_seconds=0.12``) fit ``largest=250_000``.
+    With the defaults a film of three bodies has about 1 MB for 4 s. Six ants (``columns=3, width=200,
+    frame_seconds=0.12``) fit ``largest=250_000``; narrower pictures have no room for their captions.
 
     Args:
         recording: what to show.

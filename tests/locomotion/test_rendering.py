@@ -89,11 +89,11 @@ def test_films_can_be_made_to_fit(tmp_path):
 @pytest.mark.skipif(not can_draw(), reason="no display, and neither EGL nor OSMesa")
 def test_two_rows_of_ants_fit_a_page(tmp_path):
     path = tmp_path / "film.webp"
-    size = {"columns": 3, "width": 160, "frame_seconds": 0.12}
+    size = {"columns": 3, "width": 200, "frame_seconds": 0.12}
     film(recorded("ant_dir", 6, 60, 0.0), path, ["random", "before", "after"] * 2, **size, largest=75_000)
     with Image.open(path) as image:
         assert image.n_frames == 11  # 1.2 s
-        assert image.size == (480, 2 * (120 + 17 * 3 + 6))
+        assert image.size == (600, 2 * (150 + 17 * 3 + 6))
 
 
 def test_speeds_end_with_their_rollout():
