@@ -16,6 +16,7 @@ from metalib.storage import load_tensors, read_checked_json, write_bytes, write_
 from metalib.tasks.dataset import ANCHORS_SCHEMA, TaskSet, load_task_set
 from stages.classification_report import classification_report
 from stages.costs import print_costs
+from stages.locomotion_report import locomotion_report
 from stages.running import PARAMS, ParamsOption, Run, stage
 
 TITLE = "Transfer learning using meta-learning: the measured report"
@@ -34,14 +35,18 @@ def main(
     """Write tables, figures, metrics.json, report.md and a self-contained index.html (settings: report, evaluate)."""
     with stage("report", params) as run, run.output(output) as folder:
         images = classification_report(run, data / "images", artifacts / "images", published / "few_shot_images.csv")
+        bodies = locomotion_report(run, data, artifacts, published / "maml_figure5_locomotion.csv")
         table, context, pictures, metrics = _sinusoid(run, data / "sinusoid", artifacts / "sinusoid", published)
-        markdown = render_markdown({**context, "scale": run.params.scale, "classification": images.markdown})
+        sections = {"classification": images.markdown, "locomotion": bodies.markdown}
+        more = {"scale": run.params.scale, "locomotion_headline": bodies.headline}
+        markdown = render_markdown({**context, **sections, **more})
         write_text(folder / "tables" / "sinusoid.csv", table.to_csv(index=False, float_format="%.6g"))
         write_text(folder / "tables" / "classification.csv", images.table.to_csv(index=False, float_format="%.6g"))
-        pictures = {**pictures, **images.pictures}
+        write_text(folder / "tables" / "locomotion.csv", bodies.table.to_csv(index=False, float_format="%.6g"))
+        pictures = {**pictures, **images.pictures, **bodies.pictures}
         for name, picture in pictures.items():
             write_bytes(folder / name, picture)
-        write_json(folder / "metrics.json", {**metrics, **images.metrics})
+        write_json(folder / "metrics.json", {**metrics, **images.metrics, **bodies.metrics})
         write_text(folder / "report.md", markdown)
         write_text(folder / "index.html", render_html(markdown, TITLE, pictures))
     print_costs()

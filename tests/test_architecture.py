@@ -38,7 +38,8 @@ ALLOWED = {
     "evaluation": BASE | {"adaptation", "meta_parameters", "trained_method", "update_rules"},
     "metric_learning": {"losses", "networks"},
     "score_files": {"storage"},
-    "reporting": {"losses", "randomness", "score_files", "statistics", "storage", "tasks"},
+    "return_files": {"storage"},
+    "reporting": {"losses", "randomness", "return_files", "score_files", "statistics", "storage", "tasks"},
 }
 
 
@@ -99,7 +100,7 @@ def test_a_stage_does_not_depend_on_modules_it_does_not_import(name):
 def sections_read(name):
     """Return the sections of ``params`` that the stage's module uses: every ``<something>params.<section>``."""
     read = set()
-    for module in ("classification_report", name) if name == "report" else (name,):
+    for module in ("classification_report", "locomotion_report", name) if name == "report" else (name,):
         for node in ast.walk(ast.parse((ROOT / "stages" / f"{module}.py").read_text())):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("params", "run.params"):
                 read.add(node.attr)

@@ -10,6 +10,7 @@ import pytest
 import torch
 import typer
 
+from metalib.return_files import TASKS
 from metalib.storage import read_checked_json
 from metalib.tasks.dataset import ANCHORS_SCHEMA, load_task_set
 from metalib.trained_method import TrainedMethod
@@ -18,6 +19,7 @@ from stages import (
     evaluate,
     evaluate_classifier,
     evaluate_nearest_neighbour,
+    generate_goals,
     generate_image_tasks,
     generate_tasks,
     meta_train,
@@ -29,6 +31,7 @@ from stages import (
 )
 from stages.train_baseline import Method
 from stages.update_rules import MetaLearner
+from tests.made_up_locomotion import write_made_up_results
 from tools.quick import set_scale
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -114,6 +117,9 @@ def _done(tmp_path_factory):
         shrink()
         run_sinusoid()
         run_images()
+        write_made_up_results(REPORT[1])
+        for family in TASKS:
+            generate_goals.main(family, REPORT[0] / family)
         report.main(*REPORT)
     return folder
 
@@ -128,7 +134,10 @@ def test_the_stages_one_after_the_other(done, monkeypatch):
     page = Path("reports/index.html").read_text()
     assert "http://" not in page
     assert "https://" not in page
-    assert page.count("data:image/png;base64,") == 7
+    assert page.count("data:image/png;base64,") == 7 + 4
+    assert page.count("data:image/webp;base64,") == 5
+    films = 5 * 250_000 * 4 / 3  # as large as evaluation may make them; those of this test are a few bytes
+    assert len(page) + films < 3_000_000
     assert "on the first 6 test episodes" in Path("reports/report.md").read_text()
     assert not list(done.rglob("*.partial"))
 
@@ -153,6 +162,8 @@ def test_the_tables_have_every_method(done):
         ]
     )
     assert images["accuracy_mean"].between(0, 1).all()
+    bodies = pd.read_csv(done / "reports" / "tables" / "locomotion.csv")
+    assert bodies.groupby("task")["method"].nunique().tolist() == [4] * 5
     adapting = images[~images["method"].isin(["nearest_neighbour", "prototypical"])]
     assert (adapting.groupby(["method", "way", "shot"])["gradient_step"].max() == 2).all()
 

@@ -1,8 +1,9 @@
 """Headless frames of bodies, side by side with text, as GIF or WebP."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ Frame = NDArray[np.uint8]
 _TEXT_SIZE = 13
 _LINE = 17
 _MARGIN = 6
+_QUALITIES = (70, 50, 35, 20, 10, 5, 1)  # of WebP: below 10 the floor blurs, bodies can still be seen
 
 
 class RenderingError(MetalibError):
@@ -84,36 +86,65 @@ def point_frame(path: NDArray[np.float64], goal: NDArray[np.float64], size: int 
     return np.asarray(image)
 
 
-def side_by_side(frames: Sequence[Frame], captions: Sequence[str]) -> Image.Image:
-    """Return the frames beside each other, each below its caption (one or more lines)."""
-    lines = max(caption.count("\n") + 1 for caption in captions)
-    top = _LINE * lines + _MARGIN
+def side_by_side(frames: Sequence[Frame], captions: Sequence[str], columns: int | None = None) -> Image.Image:
+    """Return the frames beside each other, each below its caption (one or more lines); ``columns`` of them a row."""
+    columns = columns or len(frames)
+    top = _LINE * max(caption.count("\n") + 1 for caption in captions) + _MARGIN
     height, width = frames[0].shape[:2]
-    image = Image.new("RGB", (width * len(frames), height + top), "white")
+    rows = -(-len(frames) // columns)
+    image = Image.new("RGB", (width * min(columns, len(frames)), (height + top) * rows), "white")
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(_TEXT_SIZE)
     for index, (frame, caption) in enumerate(zip(frames, captions, strict=True)):
-        image.paste(Image.fromarray(frame), (index * width, top))
-        pen.multiline_text((index * width + _MARGIN, 2), caption, fill="black", font=font, spacing=3)
+        left, upper = index % columns * width, index // columns * (height + top)
+        image.paste(Image.fromarray(frame), (left, upper + top))
+        pen.multiline_text((left + _MARGIN, upper + 2), caption, fill="black", font=font, spacing=3)
     return image
 
 
-def save_animation(path: Path, images: Sequence[Image.Image], frames_per_second: float) -> None:
+def save_animation(
+    path: Path, images: Sequence[Image.Image], frames_per_second: float, largest: int | None = None
+) -> None:
     """Write images as an endless film; ``.gif`` or ``.webp`` says which kind.
 
+    Args:
+        path: the file.
+        images: all of one size.
+        frames_per_second: of the film.
+        largest: bytes that the film may have; a WebP then gets the best quality that fits.
+
     Raises:
-        RenderingError: there is no image, or the name ends in neither.
+        RenderingError: there is no image, the name ends in neither, or no quality is small enough.
         StorageError: the file cannot be written.
     """
     if path.suffix not in (".gif", ".webp"):
         raise RenderingError(f"cannot write {path}: a film's name must end in .gif or .webp")
     if not images:
         raise RenderingError(f"cannot write {path}: there is no image")
+    encoded = _gif(images, frames_per_second) if path.suffix == ".gif" else _webp(images, frames_per_second)
+    for content in encoded:
+        if largest is None or len(content) <= largest:
+            write_bytes(path, content)
+            return
+    raise RenderingError(
+        f"cannot write {path}: it takes {len(content):,} bytes and {largest:,} are allowed; "
+        "make it shorter, its pictures smaller, or the time between them longer"
+    )
+
+
+def _gif(images: Sequence[Image.Image], frames_per_second: float) -> Iterator[bytes]:
+    palette = images[0].quantize(64, dither=Image.Dither.NONE)
+    reduced = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    yield _encoded(reduced, frames_per_second, "GIF", optimize=False)
+
+
+def _webp(images: Sequence[Image.Image], frames_per_second: float) -> Iterator[bytes]:
+    """Give the film in ever lower quality."""
+    for quality in _QUALITIES:
+        yield _encoded(images, frames_per_second, "WEBP", quality=quality, method=4)
+
+
+def _encoded(images: Sequence[Image.Image], frames_per_second: float, kind: str, **options: Any) -> bytes:
     content = io.BytesIO()
-    common = {"save_all": True, "duration": round(1000 / frames_per_second), "loop": 0}
-    if path.suffix == ".gif":
-        palette = images[0].quantize(64, dither=Image.Dither.NONE)
-        reduced = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-        reduced[0].save(content, "GIF", append_images=reduced[1:], optimize=False, **common)
-    else:
-        images[0].save(content, "WEBP", append_images=list(images[1:]), quality=70, method=4, **common)
-    write_bytes(path, content.getvalue())
+    duration = round(1000 / frames_per_second)
+    images[0].save(content, kind, save_all=True, append_images=list(images[1:]), duration=duration, loop=0, **options)
+    return content.getvalue()

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from metalib.losses import Batch
-from metalib.reporting.style import METHOD_STYLES, SHOT_COLORS, figure_style, png
+from metalib.reporting.style import METHOD_STYLES, SHOT_COLORS, figure_style, png, smooth
 from metalib.reporting.tables import METHODS
 
 
@@ -150,12 +150,12 @@ def training_curves(learners: Mapping[str, pd.DataFrame], baselines: Mapping[str
         figure, panels = plt.subplots(1, n, figsize=(4.2 * n, 3.2), sharey=True)
         for axes, (method, curves) in zip(panels, learners.items(), strict=False):
             for name, color in zip([c for c in curves.columns if c != "step"], SHOT_COLORS, strict=False):
-                axes.plot(curves["step"], _smooth(curves[name]), color=color, label=f"K = {name.removeprefix('k')}")
+                axes.plot(curves["step"], smooth(curves[name]), color=color, label=f"K = {name.removeprefix('k')}")
             title = f"{METHOD_STYLES[method].label}: query loss after adaptation"
             axes.set(title=title, xlabel="meta-step", yscale="log")
         for method, curve in baselines.items():
             style = METHOD_STYLES[method]
-            panels[-1].plot(curve["step"], _smooth(curve["loss"]), color=style.color, label=style.label)
+            panels[-1].plot(curve["step"], smooth(curve["loss"]), color=style.color, label=style.label)
         panels[-1].set(title="baselines: training loss", xlabel="step")
         panels[0].set_ylabel("mean squared error")
         _plain_log_ticks(panels[0])
@@ -169,8 +169,3 @@ def _plain_log_ticks(axes: Axes) -> None:
     axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
     axes.yaxis.set_minor_formatter(ticker.NullFormatter())
-
-
-def _smooth(values: pd.Series) -> pd.Series:
-    """Average a fiftieth of the curve around each point, so that lines can be told apart."""
-    return values.rolling(max(len(values) // 50, 1), min_periods=1, center=True).mean()

@@ -25,7 +25,7 @@ def render_html(markdown: str, title: str, pictures: Mapping[str, bytes]) -> str
     Args:
         markdown: the report.
         title: of the page.
-        pictures: PNG bytes by the path under which the Markdown names them.
+        pictures: PNG or WebP bytes by the path under which the Markdown names them; its ending says which.
 
     Raises:
         KeyError: the Markdown names a picture that is not given.
@@ -33,7 +33,8 @@ def render_html(markdown: str, title: str, pictures: Mapping[str, bytes]) -> str
     body = MarkdownIt("commonmark").enable("table").render(markdown)
 
     def inline(match: re.Match[str]) -> str:
-        return f'src="data:image/png;base64,{base64.b64encode(pictures[match[1]]).decode()}"'
+        kind = match[1].rsplit(".", 1)[-1]
+        return f'src="data:image/{kind};base64,{base64.b64encode(pictures[match[1]]).decode()}"'
 
     body = re.sub(r'src="([^"]+)"', inline, body)
     body = body.replace("<table>", '<div class="table"><table>').replace("</table>", "</table></div>")

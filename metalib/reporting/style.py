@@ -9,7 +9,9 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
 
 class MethodStyle(NamedTuple):
@@ -26,6 +28,7 @@ METHOD_STYLES = {
     "lstm": MethodStyle("LSTM meta-learner", "#CC79A7", "D"),
     "pretrained": MethodStyle("pretrained", "#D55E00", "s"),
     "scratch": MethodStyle("scratch", "#777777", "^"),
+    "random": MethodStyle("random", "#777777", "^"),
     "oracle": MethodStyle("oracle", "#009E73", "x"),
     "prototypical": MethodStyle("prototypical network", "#009E73", "x"),
     "nearest_neighbour": MethodStyle("nearest neighbour (pixels)", "#E69F00", "v"),
@@ -54,9 +57,20 @@ def figure_style() -> Iterator[None]:
         yield
 
 
+def smooth(values: pd.Series) -> pd.Series:
+    """Average a fiftieth of the curve around each point, so that lines can be told apart."""
+    return values.rolling(max(len(values) // 50, 1), min_periods=1, center=True).mean()
+
+
 def png(figure: Figure) -> bytes:
-    """Return the figure as PNG and close it; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    """Return the figure as PNG and close it; the same figure gives the same bytes.
+
+    Colours are reduced to the 256 that fit best: a third of the bytes, for the page holds all pictures.
+    """
+    drawn, reduced = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", metadata={"Software": None})
     plt.close(figure)
-    return buffer.getvalue()
+    with Image.open(drawn) as image:
+        palette = image.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    palette.save(reduced, "PNG", optimize=True)
+    return reduced.getvalue()

@@ -12,7 +12,7 @@ from metalib.locomotion import physics, rendering
 from metalib.locomotion.bodies import load_body
 from metalib.locomotion.families import FAMILIES
 from metalib.locomotion.policy import GaussianPolicy
-from metalib.locomotion.recording import film, record
+from metalib.locomotion.recording import film, record, speeds_until_end
 from metalib.locomotion.rendering import RenderingError, save_animation, side_by_side
 from metalib.randomness import generator
 from tests.locomotion.test_gymnasium_envs import can_draw
@@ -71,6 +71,41 @@ def test_a_film_of_four_seconds_is_small_and_moves(tmp_path, suffix):
     assert path.stat().st_size / 11 * 51 < 1_500_000
 
 
+def test_films_can_be_made_to_fit(tmp_path):
+    numbers = np.random.default_rng(0)
+    images = [Image.fromarray(numbers.integers(0, 256, (60, 80, 3), dtype=np.uint8)) for _ in range(5)]
+    save_animation(tmp_path / "free.webp", images, 10)
+    free = (tmp_path / "free.webp").stat().st_size
+    save_animation(tmp_path / "small.webp", images, 10, largest=free // 2)
+    assert free // 6 < (tmp_path / "small.webp").stat().st_size <= free // 2
+    save_animation(tmp_path / "same.webp", images, 10, largest=free)
+    assert (tmp_path / "same.webp").read_bytes() == (tmp_path / "free.webp").read_bytes()
+    for name in ("film.webp", "film.gif"):
+        with pytest.raises(RenderingError, match="bytes and 100 are allowed; make it shorter"):
+            save_animation(tmp_path / name, images, 10, largest=100)
+        assert not (tmp_path / name).exists()
+
+
+@pytest.mark.skipif(not can_draw(), reason="no display, and neither EGL nor OSMesa")
+def test_two_rows_of_ants_fit_a_page(tmp_path):
+    path = tmp_path / "film.webp"
+    size = {"columns": 3, "width": 200, "frame_seconds": 0.12}
+    film(recorded("ant_dir", 6, 60, 0.0), path, ["random", "before", "after"] * 2, **size, largest=75_000)
+    with Image.open(path) as image:
+        assert image.n_frames == 11  # 1.2 s
+        assert image.size == (600, 2 * (150 + 17 * 3 + 6))
+
+
+def test_speeds_end_with_their_rollout():
+    recording = recorded("point_navigation", 2, 4)
+    mask = torch.tensor([[[True, True, False, False]], [[True] * 4]])
+    ended = recording._replace(
+        velocity=torch.arange(10.0).reshape(2, 5), trajectories=recording.trajectories._replace(mask=mask)
+    )
+    expected = torch.tensor([[0.0, 1.0, 2.0, torch.nan, torch.nan], [5.0, 6.0, 7.0, 8.0, 9.0]])
+    torch.testing.assert_close(speeds_until_end(ended), expected, equal_nan=True)
+
+
 def test_captions_stand_above_their_pictures():
     red, blue = (np.full((30, 90, 3), colour, dtype=np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
     image = np.asarray(side_by_side([red, blue], ["one", "two\nlines"]))
@@ -79,6 +114,10 @@ def test_captions_stand_above_their_pictures():
     assert (image[-30:, 90:] == (0, 0, 255)).all()
     assert (image[:40, :90] < 100).any()
     assert (image[:40, 90:] < 100).any()
+    below = np.asarray(side_by_side([red, blue], ["one", "two\nlines"], columns=1))
+    assert below.shape == (2 * (30 + 17 * 2 + 6), 90, 3)
+    assert (below[-30:] == (0, 0, 255)).all()
+    assert (below[40:70] == (255, 0, 0)).all()
 
 
 def test_films_of_another_kind_or_without_pictures_are_refused(tmp_path):

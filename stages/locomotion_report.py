@@ -1,0 +1,137 @@
+"""The part of the report stage that is on locomotion."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from metalib.locomotion.goals import load_goal_set
+from metalib.reporting import locomotion, locomotion_figures
+from metalib.reporting.page import render_markdown
+from metalib.reporting.published import read_table
+from metalib.reporting.returns import beside_published, headline_metrics, return_table
+from metalib.return_files import POLICY_RATES_SCHEMA, TASKS, Returns, Speeds, load_returns, load_speeds
+from metalib.storage import StorageError, read_checked_json
+from stages.running import Run
+
+CURVES = {
+    "maml": ("maml/curves.tsv", {"env_steps", "return_before", "return_after", "validation_return"}),
+    "pretrained": ("baselines/pretrained-curves.tsv", {"env_steps", "return", "validation_return"}),
+    "oracle": ("baselines/oracle-curves.tsv", {"env_steps", "return", "validation_return"}),
+}
+POINTS = "point_navigation"  # walks in a plane: has no speed along a track, and nothing published in these units
+
+
+class LocomotionReport(NamedTuple):
+    """The long ``table``, the section as ``markdown``, ``pictures`` by path, ``metrics`` and a ``headline``."""
+
+    table: pd.DataFrame
+    markdown: str
+    pictures: dict[str, bytes]
+    metrics: dict[str, Any]
+    headline: str
+
+
+def locomotion_report(
+    run: Run, data: Path, artifacts: Path, published: Path, tasks: Sequence[str] = TASKS
+) -> LocomotionReport:
+    """Return the report on the locomotion ``tasks`` (settings: report)."""
+    loaded = {task: load_returns(artifacts / task / "scores" / "returns.safetensors") for task in tasks}
+    returns = [entry for entries, _ in loaded.values() for entry in entries]
+    settings = {task: trained_with for task, (_, trained_with) in loaded.items()}
+    table = return_table(returns, run.params.report.seed, run.params.report.bootstrap_samples)
+    comparison = beside_published(table, published)
+    speeds = [load_speeds(artifacts / task / "scores" / "speeds.safetensors") for task in tasks if task != POINTS]
+    return_figures = dict(_return_figures(table, comparison))
+    videos = dict(_videos(artifacts, tasks))
+    pictures = {
+        **{name: picture for name, (_, picture) in return_figures.items()},
+        "locomotion_training.png": locomotion_figures.learning_curves(_curves(artifacts, tasks)),
+        **({"locomotion_speeds.png": locomotion_figures.speed_against_time(speeds)} if speeds else {}),
+        **{f"{task}.webp": video for task, video in videos.items()},
+    }
+    context = {
+        **_texts(table, comparison, returns, settings),
+        "tasks": tasks,
+        "return_figures": [(name, alt) for name, (alt, _) in return_figures.items()],
+        "training_figure": "locomotion_training.png",
+        "speed_figure": "locomotion_speeds.png" if speeds else "",
+        "falls": _falls(speeds),
+        "comparison_rows": _comparison_rows(comparison, videos),
+        "other_videos": [
+            (locomotion.TASK_NAMES[task], f"{task}.webp") for task in videos if task not in set(comparison["task"])
+        ],
+        "rates": locomotion.rates_table(_rates(artifacts, tasks), returns),
+        "n_validation": len(load_goal_set(data / tasks[0] / "validation.safetensors").goals),
+    }
+    markdown = render_markdown(context, "locomotion.md.j2")
+    paths = {f"figures/{name}": picture for name, picture in pictures.items()}
+    metrics = {"locomotion": headline_metrics(table)}
+    return LocomotionReport(table, markdown, paths, metrics, locomotion.maml_moves(context["headline"]))
+
+
+def _texts(
+    table: pd.DataFrame, comparison: pd.DataFrame, returns: Sequence[Returns], settings: locomotion.Settings
+) -> dict[str, Any]:
+    """Return what the section says about returns and settings."""
+    incidents = locomotion.incident_rows(settings)
+    return {
+        "headline": locomotion.headline(table),
+        "gains": locomotion.gain_rows(table),
+        "n_goals": int(table["n_goals"].max()),
+        "n_seeds": int(table["n_seeds"].max()),
+        "sources": list(dict.fromkeys(comparison["source"])),
+        "directions": any(entry.task in locomotion.DIRECTION_TASKS for entry in returns),
+        "shares": locomotion.training_shares(comparison),
+        "networks": locomotion.networks(settings),
+        "timings": ", ".join(dict.fromkeys(str(locomotion.stated(settings, task, "timing")) for task in settings)),
+        "incidents": None if incidents.empty else incidents,
+        "common": locomotion.common_settings(settings),
+        "settings_table": locomotion.setting_rows(settings),
+    }
+
+
+def _return_figures(table: pd.DataFrame, comparison: pd.DataFrame) -> Iterator[tuple[str, tuple[str, bytes]]]:
+    """Give name, description and picture: one figure for the bodies, one for the points, whose returns are small."""
+    for name, here in (("locomotion", table["task"] != POINTS), (POINTS, table["task"] == POINTS)):
+        if here.any():
+            alt = f"Return against gradient steps for each method, {name.replace('_', ' ')}"
+            yield f"{name}_returns.png", (alt, locomotion_figures.return_against_steps(table[here], comparison))
+
+
+def _comparison_rows(comparison: pd.DataFrame, videos: Mapping[str, bytes]) -> list[tuple[str, str, pd.DataFrame]]:
+    return [
+        (
+            locomotion.TASK_NAMES[task],
+            f"{task}.webp" if task in videos else "",
+            locomotion.published_rows(comparison, task),
+        )
+        for task in comparison["task"].unique()
+    ]
+
+
+def _videos(artifacts: Path, tasks: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Give the films; evaluation writes none where nothing can draw."""
+    for task in tasks:
+        path = artifacts / task / "scores" / "video.webp"
+        if path.exists():
+            try:
+                yield task, path.read_bytes()
+            except OSError as error:
+                raise StorageError(f"{path} cannot be read ({error.strerror}); check its rights") from error
+
+
+def _curves(artifacts: Path, tasks: Sequence[str]) -> dict[str, dict[str, pd.DataFrame]]:
+    return {
+        task: {method: read_table(artifacts / task / name, columns) for method, (name, columns) in CURVES.items()}
+        for task in tasks
+    }
+
+
+def _rates(artifacts: Path, tasks: Sequence[str]) -> dict[str, Any]:
+    return {task: read_checked_json(artifacts / task / "scores" / "rates.json", POLICY_RATES_SCHEMA) for task in tasks}
+
+
+def _falls(speeds: Sequence[Speeds]) -> bool:
+    return any(bool(values.isnan().any()) for one in speeds for values in one.values.values())
