@@ -95,15 +95,21 @@ class GaussianPolicy:
         standardised = (actions - mean) * torch.exp(-log_std)
         return -(0.5 * (standardised**2 + math.log(2 * math.pi)) + log_std).sum(dim=-1)
 
-    def initial_theta(self, generator: torch.Generator, log_std: float = 0.0) -> Tensor:
-        """Draw theta ``[n_parameters]``: weights uniform after Glorot and Bengio (2010), biases 0."""
+    def initial_theta(self, generator: torch.Generator, log_std: float = 0.0, output_scale: float = 1.0) -> Tensor:
+        """Draw theta ``[n_parameters]``: weights uniform after Glorot and Bengio (2010), biases 0.
+
+        Args:
+            generator: of the weights.
+            log_std: log standard deviation of the actions.
+            output_scale: times the weights of the last layer. Below 1 it keeps the first mean actions away from the
+                bounds of the motors, beyond which they make no difference and cannot be learned.
+        """
         theta = torch.zeros(self.n_parameters)
-        for view in self.network.layout:
-            if view.name.endswith("weight"):
-                bound = math.sqrt(6 / sum(view.shape))
-                theta[view.start : view.stop] = torch.empty(view.stop - view.start).uniform_(
-                    -bound, bound, generator=generator
-                )
+        weights = [view for view in self.network.layout if view.name.endswith("weight")]
+        for view in weights:
+            bound = math.sqrt(6 / sum(view.shape)) * (output_scale if view is weights[-1] else 1.0)
+            numbers = torch.empty(view.stop - view.start).uniform_(-bound, bound, generator=generator)
+            theta[view.start : view.stop] = numbers
         theta[self.network.n_parameters :] = log_std
         return theta
 
