@@ -99,7 +99,7 @@ def policy_batch(policy: GaussianPolicy, thetas: Tensor, found: Trajectories, ad
     counts = taken.sum(dim=1, keepdim=True)
     n = int(counts.max())
     # Steps first, in their order; padding after them.
-    order = None if n == taken.shape[1] else taken.int().argsort(dim=1, descending=True, stable=True)[:, :n]
+    order = None if bool(taken.all()) else taken.int().argsort(dim=1, descending=True, stable=True)[:, :n]
 
     def rows(values: Tensor) -> Tensor:
         flat = values.flatten(1, 2)
