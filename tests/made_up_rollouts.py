@@ -15,7 +15,7 @@ def numbers(purpose, *shape, step=0):
 
 
 def made_up_theta(index=0):
-    return 0.5 * numbers("theta", POLICY.n_parameters, step=index)
+    return 0.4 * numbers("theta", POLICY.n_parameters, step=index)
 
 
 def made_up_rollouts(lengths, horizon, rollouts=3, observation_size=2):
@@ -52,13 +52,10 @@ def hand_loss(kind, theta, batch):
 def made_up_batch(thetas, n=7, index=0, padding=0):
     """Steps of one batch for each theta, the last ``padding`` of which were not taken in the last task."""
     tasks = len(thetas)
-    observations, actions = (
-        numbers("observations", tasks, n, 2, step=index),
-        numbers("actions", tasks, n, 2, step=index),
-    )
-    old = torch.stack(
-        [hand_log_probability(*of_task) for of_task in zip(thetas, observations, actions, strict=True)]
-    ).detach()
+    observations, noise = (numbers(part, tasks, n, 2, step=index) for part in ("observations", "noise"))
+    acted = [hand_distribution(*of_task) for of_task in zip(thetas.detach(), observations, strict=True)]
+    actions = torch.stack([of.mean + of.stddev * z for of, z in zip(acted, noise, strict=True)])
+    old = torch.stack([of.log_prob(drawn).sum(dim=-1) for of, drawn in zip(acted, actions, strict=True)])
     taken = torch.ones(tasks, n, dtype=torch.float64)
     taken[-1, n - padding :] = 0
     weights = taken / taken.sum(dim=1, keepdim=True)

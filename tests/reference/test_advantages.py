@@ -161,7 +161,7 @@ def test_each_task_has_a_baseline_and_a_standardisation_of_its_own(other):
 
 
 def constant_observations():
-    """The observation, its square and the constant feature are the same column; 16 rollouts make the pivot exactly 0."""
+    """The observation, its square and the constant feature are the same column; 16 steps make the pivot exactly 0."""
     mask = torch.ones(2, 16, 1, dtype=torch.bool)
     return torch.ones(2, 16, 1, 1, dtype=torch.float64), numbers("targets", 2, 16, 1), mask
 
