@@ -64,10 +64,10 @@ class ObservationView:
     def show(self, observations: Tensor, out: Tensor) -> None:
         """Write what is shown of ``observations`` ``[..., n]`` to ``out`` ``[..., size]``; its goal stays as it is."""
         target = out[..., : len(self.columns)] if self.goal_size else out
-        if self._hides:
+        if self._gaps:
             torch.index_select(observations, -1, self._index, out=target)
         else:
-            target.copy_(observations)
+            target.copy_(observations[..., : len(self.columns)])
         if self._scales is not None:
             target.mul_(self._scales)
 
@@ -76,7 +76,7 @@ class ObservationView:
         return torch.tensor(self.columns)
 
     @property
-    def _hides(self) -> bool:
+    def _gaps(self) -> bool:
         return self.columns[-1] + 1 != len(self.columns)
 
     @cached_property

@@ -95,7 +95,7 @@ def trust_region_step(problem: Problem, phi: Tensor, settings: TrustRegion) -> S
     for attempt in range(settings.tries):
         candidate = phi + settings.shrink**attempt * full
         after, divergence = (value.item() for value in problem.evaluate(candidate))
-        if after < before and divergence <= settings.bound:  # False where one of them is not a number
+        if -math.inf < after < before and divergence <= settings.bound:  # False where one of them is not a number
             return Step(candidate, before, after, divergence, accepted=True)
     return rejected
 
