@@ -1,5 +1,6 @@
 """Evaluate every policy of one locomotion family on held-out goals: returns before and after gradient steps."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -8,11 +9,11 @@ import typer
 from torch import Tensor
 
 from metalib.config import EvaluatePolicySettings, Params
-from metalib.locomotion.families import FAMILIES, Family
+from metalib.locomotion.families import FAMILIES
+from metalib.meta_parameters import split
 from metalib.policy_evaluation import adapted_returns, choose_policy_rate
 from metalib.randomness import generator
-from metalib.return_files import Returns, save_returns
-from metalib.score_files import RATES_SCHEMA
+from metalib.return_files import POLICY_RATES_SCHEMA, Returns, save_returns
 from metalib.storage import write_checked_json
 from metalib.trained_policy import TrainedPolicy, at_test
 from metalib.update_rules import GradientDescent, ScheduledGradientDescent, UpdateRule
@@ -54,7 +55,7 @@ def main(
             {method: policy.settings for method, policy in policies.items()},
         )
         rates = {method: found[method][1] for method in FINE_TUNED}
-        write_checked_json(folder / "rates.json", RATES_SCHEMA, rates)
+        write_checked_json(folder / "rates.json", POLICY_RATES_SCHEMA, rates)
         chosen = {method: _rule(run.params.evaluate_policy, policies[method], rates.get(method)) for method in METHODS}
         draw_adaptation(folder, policies, chosen, goals["test"], run.params.evaluate_policy.seed, threads * workers)
 
@@ -86,31 +87,39 @@ def evaluate(
     control.advance(0)
     rates: dict[str, float] = {}
     if policy.method in FINE_TUNED:
-        numbers = [generator(settings.seed, f"validation rollouts, iterate {step}") for step in range(2)]
-        rates = choose_policy_rate(policy, settings.finetune_rates, goals["validation"], threads, numbers, advance)
-    rule = _rule(settings, policy, rates)
-    steps = 0 if policy.method == "oracle" else settings.gradient_steps
-    found = [
-        Returns(
-            policy.family.name,
-            policy.method,
-            rollouts,
-            _rates_of(rule, steps),
-            policy.env_steps,
-            adapted_returns(
-                policy,
-                rule,
-                goals["test"],
-                rollouts,
-                steps,
-                threads,
-                lambda step, k=rollouts: generator(settings.seed, f"test rollouts, K = {k}, iterate {step}"),  # type: ignore[misc]
-                advance,
-            ),
+        rates = choose_policy_rate(
+            policy,
+            settings.finetune_rates,
+            goals["validation"],
+            threads,
+            lambda step: generator(settings.seed, f"validation rollouts, iterate {step}"),
+            advance,
         )
-        for rollouts in settings.rollouts
+    rule = _rule(settings, policy, rates)
+    found = [
+        _returns(settings, policy, rule, goals["test"], rollouts, threads, advance) for rollouts in settings.rollouts
     ]
     return found, rates
+
+
+def _returns(
+    settings: EvaluatePolicySettings,
+    policy: TrainedPolicy,
+    rule: UpdateRule,
+    goals: Tensor,
+    rollouts: int,
+    threads: int,
+    advance: Callable[[int], object],
+) -> Returns:
+    """Return what a method earns on the test goals when it adapts on K = ``rollouts``."""
+    steps = 0 if policy.method == "oracle" else settings.gradient_steps
+
+    def numbers(step: int) -> torch.Generator:
+        return generator(settings.seed, f"test rollouts, K = {rollouts}, iterate {step}")
+
+    values = adapted_returns(policy, rule, goals, rollouts, steps, threads, numbers, advance)
+    rates = _rates_of(policy, rule, steps)
+    return Returns(policy.family.name, policy.method, rollouts, rates, policy.env_steps, values)
 
 
 def _rule(settings: EvaluatePolicySettings, policy: TrainedPolicy, rates: dict[str, float] | None) -> UpdateRule:
@@ -119,10 +128,11 @@ def _rule(settings: EvaluatePolicySettings, policy: TrainedPolicy, rates: dict[s
     return at_test(own, settings.later_rates)
 
 
-def _rates_of(rule: UpdateRule, steps: int) -> tuple[float, ...]:
-    """Return the rate of each of ``steps`` gradient steps; empty where the rule has no such numbers."""
+def _rates_of(policy: TrainedPolicy, rule: UpdateRule, steps: int) -> tuple[float, ...]:
+    """Return the rate of each of ``steps`` gradient steps; of learned rates the mean."""
     if not isinstance(rule, ScheduledGradientDescent):
-        return ()
+        _, omega = split(policy.phi, rule)
+        return (omega.mean().item(),) * steps
     return tuple(rule.rates[min(step, len(rule.rates) - 1)] for step in range(steps))
 
 

@@ -124,13 +124,14 @@ def meta_train(
     def draw(first: int, count: int) -> Episode | MinibatchEpisode:
         return stack_seeds([_draw(settings, family, shots, seed, first, count) for seed in seeds], trainer.device)
 
-    adam = Adam(settings.learning_rate, clip_norm=settings.clip_norm, cosine_steps=_cosine_steps(settings))
     name = "-".join([f"k{shots}", *(f"seed{seed}" for seed in seeds)])
-    return trainer.run(name, objective, adam, phi, draw, settings.meta_steps, seeds, control, backend)
+    return trainer.run(name, objective, outer_adam(settings), phi, draw, settings.meta_steps, seeds, control, backend)
 
 
-def _cosine_steps(settings: Settings) -> int | None:
-    return settings.meta_steps if settings.decay == "cosine" else None
+def outer_adam(settings: Settings) -> Adam:
+    """Return the optimiser of the outer loop."""
+    cosine_steps = settings.meta_steps if settings.decay == "cosine" else None
+    return Adam(settings.learning_rate, clip_norm=settings.clip_norm, cosine_steps=cosine_steps)
 
 
 def _draw(

@@ -85,7 +85,9 @@ class SearchPlan:
 
     def initial_phi(self, seed: int) -> Tensor:
         """Draw the meta-parameters ``[n_phi]`` with which training starts."""
-        theta = self.policy.initial_theta(generator(seed, "initial theta"), self.shared.log_std[self.family.body])
+        theta = self.policy.initial_theta(
+            generator(seed, "initial theta"), self.shared.log_std[self.family.body], self.shared.output_scale
+        )
         return join(theta, self.rule.initial_omega(generator(seed, "initial omega"))) if self.rule else theta
 
     def search(self, seed: int, threads: int) -> PolicySearch:
@@ -131,7 +133,7 @@ def search_policy(plan: SearchPlan, seed: int, threads: int, trainer: Trainer, c
     )
     progress = checkpoints.restore(search.start(plan.initial_phi(seed), plan.n_steps))
     control.advance(progress.steps)
-    state = progress.state
+    state: SearchState = progress.state
     for steps, found in enumerate(search.run(state, progress.steps), progress.steps + 1):
         state = found
         checkpoints.keep(Progress(steps, state, {}))
@@ -151,7 +153,12 @@ def train_policies(run: Run, plans: list[SearchPlan], trainer: Trainer) -> dict[
     workers = worker_count(run.machine, len(cases))
     threads = threads_each(run, workers)
     jobs = [
-        Job(f"{plan.method}, {plan.family.name}, seed {seed}", plan.n_steps, search_policy, (plan, seed, threads, trainer))
+        Job(
+            f"{plan.method}, {plan.family.name}, seed {seed}",
+            plan.n_steps,
+            search_policy,
+            (plan, seed, threads, trainer),
+        )
         for plan, seed in cases
     ]
     found = run_jobs(jobs, workers, "meta-steps")
@@ -175,10 +182,16 @@ def trained_policy(plan: SearchPlan, states: list[SearchState], versions: dict[s
         "hidden": list(plan.shared.hidden),
         "activation": plan.shared.activation,
         "initial_log_std": plan.shared.log_std[plan.family.body],
+        "initial_output_scale": plan.shared.output_scale,
+        "timing": plan.shared.timing,
+        "horizon": plan.shared.horizon[plan.family.body],
         "observation_scale": plan.shared.observation_scale[plan.family.body],
         "meta_steps": plan.n_steps,
+        "rollouts": plan.rollouts,
         "meta_batch": plan.settings.meta_batch[plan.family.body],
         "kl_bound": plan.settings.kl_bound[plan.family.name],
+        "rule": plan.rule.to_dict() if plan.rule else None,
+        "surrogate": plan.surrogate,
         "best_meta_step": [int(state.best_step) for state in states],
         **dict(zip(COUNT_NAMES, counts, strict=True)),
         "versions": versions,

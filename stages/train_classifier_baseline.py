@@ -19,7 +19,7 @@ from metalib.randomness import generator
 from metalib.tasks.image_classes import ImageClasses
 from metalib.tasks.image_tasks import Condition, ImageTasks, load_classes, load_image_tasks
 from metalib.trained_method import TrainedMethod, versions
-from stages.curves import write_curves
+from stages.curves import mean_curve, write_curves
 from stages.image_networks import image_network
 from stages.jobs import Control, Job, run_jobs, worker_count
 from stages.running import PARAMS, ParamsOption, stage
@@ -58,23 +58,31 @@ def main(
     ):
         tasks = load_image_tasks(dataset)
         # A prototypical network is trained for each condition, the others once for all.
-        cases = list(tasks.conditions) if method is Method.PROTOTYPICAL else [None]
-        names = [condition.name if condition else "weights" for condition in cases]
+        conditions = list(tasks.conditions) if method is Method.PROTOTYPICAL else [None]
+        seeds = run.params.train_classifier_baseline.seeds
+        cases = [(condition, seed) for seed in seeds for condition in conditions]
         jobs = [
             Job(
-                f"{method}, {name}" if condition else method,
+                f"{method}{f', {condition.name}' if condition else ''}, seed {seed}",
                 _steps(run.params, method),
                 train_baseline,
-                (run.params, method, tasks, dataset, condition, name, trainer),
+                (run.params, method, tasks, dataset, condition, seed, trainer),
             )
-            for condition, name in zip(cases, names, strict=True)
+            for condition, seed in cases
         ]
-        found = run_jobs(jobs, worker_count(run.machine, len(jobs)), "steps")
-        for condition, name, (phi, _) in zip(cases, names, found, strict=True):
-            _trained(run.params, method, tasks, dataset, condition, torch.from_numpy(phi), trainer).save(
-                folder / f"{name}.safetensors"
-            )
-        write_curves(folder / "curves.tsv", {name: curve for name, (_, curve) in zip(names, found, strict=True)})
+        found = dict(zip(cases, run_jobs(jobs, worker_count(run.machine, len(jobs)), "steps"), strict=True))
+        curves = {}
+        for condition in conditions:
+            each = [found[condition, seed] for seed in seeds]
+            phi = torch.from_numpy(np.stack([phi for phi, _ in each]))
+            trained = _trained(run.params, method, tasks, dataset, condition, phi, trainer)
+            trained.save(folder / f"{_name(condition)}.safetensors")
+            curves[_name(condition)] = mean_curve([curve for _, curve in each])
+        write_curves(folder / "curves.tsv", curves)
+
+
+def _name(condition: Condition | None) -> str:
+    return condition.name if condition else "weights"
 
 
 def _steps(params: Params, method: Method) -> int:
@@ -103,41 +111,42 @@ def train_baseline(
     tasks: ImageTasks,
     dataset: Path,
     condition: Condition | None,
-    name: str,
+    seed: int,
     trainer: Trainer,
     control: Control,
 ) -> tuple[np.ndarray, dict[int, float]]:
-    """Train one baseline for all seeds; return theta ``[seeds, n_parameters]`` and the training curve."""
+    """Train one baseline for one seed; return theta ``[n_parameters]`` and the training curve."""
     settings, classes = params.train_classifier_baseline, load_classes(dataset, "train")
     architecture = _architecture(params, method, tasks, len(classes.images))
-    theta = initial_thetas(architecture, settings.seeds, params.image_network.initial_std)
+    theta = initial_thetas(architecture, (seed,), params.image_network.initial_std)
     objective: Objective
     if condition is None:
         objective = loss_without_adaptation(cross_entropy(architecture.network()))
-        draw = _draw_images(classes, settings.images, settings.seeds, trainer)
+        draw = _draw_images(classes, settings.images, seed, trainer)
     else:
         objective = prototypical_loss(architecture.network(), condition.way)
-        draw = _draw_episodes(classes, condition, tasks.queries, settings.episodes, settings.seeds, trainer)
-    return trainer.run(
-        name,
+        draw = _draw_episodes(classes, condition, tasks.queries, settings.episodes, seed, trainer)
+    trained, curve = trainer.run(
+        f"{_name(condition)}-seed{seed}",
         objective,
         Adam(settings.learning_rate),
         theta,
         draw,
         _steps(params, method),
-        settings.seeds,
+        (seed,),
         control,
         trainer.loop_backend(),
         CHUNK_STEPS,
     )
+    return trained[0], curve
 
 
-def _draw_images(classes: ImageClasses, n_images: int, seeds: tuple[int, ...], trainer: Trainer) -> DrawChunk:
+def _draw_images(classes: ImageClasses, n_images: int, seed: int, trainer: Trainer) -> DrawChunk:
     def draw(first: int, count: int) -> Batch:
         # One "task" a step: a batch of images of any class.
         shape = (count, 1, n_images)
-        drawn = [classes.draw_examples(generator(seed, "pretraining images", first), shape) for seed in seeds]
-        return stack_seeds(drawn, trainer.device)
+        drawn = classes.draw_examples(generator(seed, "pretraining images", first), shape)
+        return stack_seeds([drawn], trainer.device)
 
     return draw
 
@@ -147,16 +156,14 @@ def _draw_episodes(
     condition: Condition,
     queries: int,
     n_episodes: int,
-    seeds: tuple[int, ...],
+    seed: int,
     trainer: Trainer,
 ) -> DrawChunk:
     def draw(first: int, count: int) -> Episode:
         purpose = f"prototypical training episodes, {condition.name}"
-        drawn = [
-            classes.draw_episodes(generator(seed, purpose, first), (count, n_episodes), *condition, queries)
-            for seed in seeds
-        ]
-        return stack_seeds([classes.episodes(index) for index in drawn], trainer.device)
+        numbers = generator(seed, purpose, first)
+        drawn = classes.draw_episodes(numbers, (count, n_episodes), *condition, queries)
+        return stack_seeds([classes.episodes(drawn)], trainer.device)
 
     return draw
 

@@ -29,11 +29,26 @@ ALLOWED = {
     "losses": {"networks"},
     "statistics": set(),
     "tasks": BASE | {"storage"},
-    "locomotion": BASE | {"errors", "storage"},
+    "threads": set(),
+    "locomotion": BASE | {"errors", "storage", "threads"},
     "update_rules": BASE | {"compilation"},
     "meta_parameters": {"update_rules"},
     "adaptation": {"losses", "update_rules"},
-    "meta_training": BASE | {"adaptation", "compilation", "errors", "meta_parameters", "storage", "update_rules"},
+    "policy_adaptation": {"adaptation", "locomotion", "losses", "meta_parameters", "threads", "update_rules"},
+    "meta_training": BASE
+    | {
+        "adaptation",
+        "compilation",
+        "errors",
+        "locomotion",
+        "meta_parameters",
+        "policy_adaptation",
+        "storage",
+        "threads",
+    }
+    | {"update_rules"},
+    "trained_policy": {"locomotion", "policy_adaptation", "storage", "threads", "update_rules"},
+    "policy_evaluation": {"policy_adaptation", "trained_policy", "update_rules"},
     "trained_method": BASE | {"adaptation", "meta_parameters", "storage", "update_rules"},
     "evaluation": BASE | {"adaptation", "meta_parameters", "trained_method", "update_rules"},
     "metric_learning": {"losses", "networks"},
@@ -97,10 +112,14 @@ def test_a_stage_does_not_depend_on_modules_it_does_not_import(name):
             assert dep in closure or any(dep in module.parents for module in closure), f"{name}: {dep} is not imported"
 
 
+SHARED_MODULES = {"report": ("classification_report", "locomotion_report")}
+"""Modules of stages that read settings for the stage."""
+
+
 def sections_read(name):
     """Return the sections of ``params`` that the stage's module uses: every ``<something>params.<section>``."""
     read = set()
-    for module in ("classification_report", "locomotion_report", name) if name == "report" else (name,):
+    for module in (*SHARED_MODULES.get(name, ()), name):
         for node in ast.walk(ast.parse((ROOT / "stages" / f"{module}.py").read_text())):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("params", "run.params"):
                 read.add(node.attr)
@@ -112,14 +131,32 @@ def test_a_stage_declares_every_section_it_reads(name):
     read = sections_read(name)
     counts = YAML(typ="safe").load((ROOT / "params.yaml").read_text())["scales"]["default"]
     expected = read | {f"scales.${{scale}}.{section}" for section in read if section in counts}
-    assert declared_params(name) == expected
+    assert {whole_section(param) for param in declared_params(name)} == expected
+
+
+def whole_section(param):
+    """Return the section of counts that a stage declares key by key, all of them; else what is declared."""
+    scale, _, rest = param.removeprefix("scales.").partition(".")
+    section, _, key = rest.partition(".")
+    return f"scales.{scale}.{section}" if param.startswith("scales.") and key else param
+
+
+@pytest.mark.parametrize("name", ["meta_train_policy", "train_policy_baseline"])
+def test_counts_declared_key_by_key_are_all_declared(name):
+    counts = YAML(typ="safe").load((ROOT / "params.yaml").read_text())["scales"]["default"][name]
+    keys = {f"{key}.${{item}}" if key == "meta_steps" else key for key in counts}
+    assert {p for p in declared_params(name) if p.count(".") > 2} == {f"scales.${{scale}}.{name}.{key}" for key in keys}
 
 
 def declared_params(name):
     """Return the sections that a stage declares, with those that its items name."""
     declared = body(name).get("params", [])
-    items = GRAPH[name].get("foreach", {"": {}}).values()
-    return {param.replace("${item.settings}", item.get("settings", "")) for param in declared for item in items}
+    items = GRAPH[name].get("foreach", {"": {}})
+    if isinstance(items, list):  # of plain names
+        return set(declared)
+    return {
+        param.replace("${item.settings}", item.get("settings", "")) for param in declared for item in items.values()
+    }
 
 
 def test_import_closure_follows_packages_and_skips_type_checking(tmp_path):

@@ -62,6 +62,19 @@ def test_compiled_equals_eager_to_rounding(program):
     assert state.adam.step == 20
 
 
+def test_a_cosine_of_the_learning_rate_is_part_of_the_program(folder, program):
+    data = draw(0, 20)
+
+    def step(state, now):
+        return meta_step(objective(), Adam(cosine_steps=20), state, now)
+
+    state, _ = compile_scan(step, start(), at(data, 0), folder)(start(), data)
+    expected, _ = repeat_eagerly(step, start(), data)(start(), data)
+    torch.testing.assert_close(state.phi, expected.phi, rtol=0, atol=2e-5)
+    constant, _ = program(start(), data)
+    assert (state.phi - constant.phi).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_a_chunk_may_have_any_length(program, count):
     state, losses = program(start(), draw(0, count))

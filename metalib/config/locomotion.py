@@ -2,12 +2,25 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, StrictBool
 
 from metalib.config.fields import Count, InnerSteps, Points, Positive, Positives, Section, Seed, Seeds, Shots, Width
 
-Body = Literal["cheetah", "ant", "point"]
-FamilyName = Literal["cheetah_vel", "cheetah_dir", "ant_vel", "ant_dir", "point_navigation"]
+_BODIES = ("cheetah", "ant", "point")
+_FAMILIES = ("cheetah_vel", "cheetah_dir", "ant_vel", "ant_dir", "point_navigation")
+
+
+def _one_of(known: tuple[str, ...]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in known:
+            raise ValueError(f"should be one of {', '.join(known)}")
+        return name
+
+    return AfterValidator(check)
+
+
+Body = Annotated[str, _one_of(_BODIES)]
+FamilyName = Annotated[str, _one_of(_FAMILIES)]
 Scale = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
 LogStd = Annotated[float, Field(strict=True, ge=-20, le=5, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
@@ -22,6 +35,7 @@ class PolicySettings(Section):
     hidden: Annotated[tuple[Width, ...], Field(min_length=1)]
     activation: Literal["relu", "tanh"]
     log_std: Annotated[dict[Body, LogStd], Field(min_length=3)]
+    output_scale: Share
     observation_scale: Annotated[dict[Body, dict[str, Scale]], Field(min_length=3)]
     gamma: Share
     lam: Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
@@ -47,7 +61,7 @@ class MetaTrainPolicySettings(TrustRegionSettings):
     rule: Literal["gradient_descent", "meta_sgd"]
     inner_rate: Annotated[dict[FamilyName, Positive], Field(min_length=5)]
     inner_steps: InnerSteps
-    first_order: bool
+    first_order: StrictBool
     surrogate: Literal["likelihood_ratio", "log_probability"]
 
 
