@@ -1,5 +1,6 @@
 """What policies earn on held-out goals, before and after gradient steps."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -58,7 +59,7 @@ def choose_policy_rate(
     threads: int,
     generators: Generators,
     advance: Callable[[int], object] = _ignore,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Try rates of gradient descent on validation goals, by the return after one step.
 
     Args:
@@ -70,11 +71,14 @@ def choose_policy_rate(
         advance: as above.
 
     Returns:
-        the mean return over seeds and goals by rate, and which rate is "chosen": the best, of equals the smallest.
+        the mean return over seeds and goals by rate (None where it is not finite), and which rate is "chosen": the
+        best, of equals the smallest.
     """
     found = {
         rate: adapted_returns(trained, GradientDescent(rate), goals, trained.rollouts, 1, threads, generators, advance)
         for rate in sorted(rates)
     }
     means = {rate: values[..., 1].mean().item() for rate, values in found.items()}
-    return {"chosen": max(means, key=lambda rate: means[rate]), **{f"{rate:g}": mean for rate, mean in means.items()}}
+    finite = {rate: mean for rate, mean in means.items() if math.isfinite(mean)}
+    chosen = max(finite, key=lambda rate: finite[rate]) if finite else min(means)
+    return {"chosen": chosen, **{f"{rate:g}": finite.get(rate) for rate in means}}

@@ -24,6 +24,7 @@ from stages.running import PARAMS, ParamsOption, stage
 
 METHODS = ("maml", "pretrained", "oracle", "random")
 FINE_TUNED = ("pretrained", "random")
+_UNUSED_RATE = 1.0  # of the oracle, which takes no step
 
 
 def main(
@@ -74,7 +75,7 @@ def _total(params: Params, policy: TrainedPolicy) -> int:
 
 def evaluate(
     params: Params, policy: TrainedPolicy, goals: dict[str, Tensor], threads: int, control: Control
-) -> tuple[list[Returns], dict[str, float]]:
+) -> tuple[list[Returns], dict[str, float | None]]:
     """Evaluate one method at every K; return its returns and, of fine-tuned methods, the rates tried."""
     settings = params.evaluate_policy
     done = 0
@@ -85,7 +86,7 @@ def evaluate(
         control.advance(done)
 
     control.advance(0)
-    rates: dict[str, float] = {}
+    rates: dict[str, float | None] = {}
     if policy.method in FINE_TUNED:
         rates = choose_policy_rate(
             policy,
@@ -122,9 +123,10 @@ def _returns(
     return Returns(policy.family.name, policy.method, rollouts, rates, policy.env_steps, values)
 
 
-def _rule(settings: EvaluatePolicySettings, policy: TrainedPolicy, rates: dict[str, float] | None) -> UpdateRule:
+def _rule(settings: EvaluatePolicySettings, policy: TrainedPolicy, rates: dict[str, float | None] | None) -> UpdateRule:
     """Return how a method adapts at test: MAML at its own rate, fine-tuned methods at the chosen one."""
-    own = policy.rule or GradientDescent(rates["chosen"] if rates else 1.0)
+    chosen = rates.get("chosen") if rates else None
+    own = policy.rule or GradientDescent(chosen or _UNUSED_RATE)
     return at_test(own, settings.later_rates)
 
 

@@ -49,6 +49,9 @@ class SearchPlan:
         surrogate: what adaptation lowers.
         n_steps: meta-steps; 0 keeps the policy as it starts.
         validation: goals by which the best parameters are chosen.
+
+    Raises:
+        StageError: the settings name a part of the observation that the family does not have.
     """
 
     method: str
@@ -60,6 +63,12 @@ class SearchPlan:
     surrogate: str
     n_steps: int
     validation: Tensor
+
+    def __post_init__(self) -> None:
+        try:
+            self.view  # noqa: B018 (refused before any work)
+        except ValueError as error:
+            raise StageError(f"policy.observation_scale.{self.family.body}: {error}") from error
 
     @property
     def view(self) -> ObservationView:
