@@ -33,6 +33,13 @@ def test_what_is_kept_is_restored(path):
     assert saved_steps(path) == 300
 
 
+def test_two_parts_of_the_state_may_be_the_same_tensor(path):
+    tensor = torch.arange(3.0)
+    Checkpoints(path, "key", 0.0).keep(Progress(1, (tensor, tensor), {}))
+    restored = Checkpoints(path, "key", 0.0).restore((torch.zeros(3), torch.zeros(3)))
+    assert [part.tolist() for part in restored.state] == [[0.0, 1.0, 2.0]] * 2
+
+
 def test_state_of_another_key_is_never_used(path):
     Checkpoints(path, "key", 0.0).keep(Progress(300, state(5), {}))
     assert Checkpoints(path, "other", 0.0).restore(state(0)).steps == 0

@@ -86,7 +86,8 @@ class Checkpoints:
             raise Interrupted(f"stopped after {progress.steps:,} steps")
 
     def _save(self, progress: Progress) -> None:
-        tensors = {f"state{index}": leaf for index, leaf in enumerate(tree_flatten(progress.state)[0])}
+        # Copies: a file holds no two tensors that share memory, as the newest parameters and the best ones may.
+        tensors = {f"state{index}": leaf.clone() for index, leaf in enumerate(tree_flatten(progress.state)[0])}
         tensors["curve_steps"] = torch.tensor(list(progress.curve), dtype=torch.int64)
         tensors["curve_losses"] = torch.tensor(list(progress.curve.values()), dtype=torch.float64)
         save_tensors(self._path, _SCHEMA, tensors, {"key": self._key, "steps": progress.steps})
