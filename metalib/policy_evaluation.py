@@ -27,7 +27,7 @@ def adapted_returns(
     """Return the mean return of each goal's rollouts after 0, 1, ..., ``steps`` gradient steps.
 
     Returns are undiscounted. The rollouts of a step are fresh: what the policy adapted on are those of the steps
-    before.
+    before. Where a goal's rollouts all broke down, it is NaN.
 
     Args:
         trained: the policy, all seeds.
@@ -46,7 +46,8 @@ def adapted_returns(
     of_seeds = []
     for phi in trained.phi:
         iterates = adaptation.iterates(phi, goals, steps, generators)
-        of_seeds.append(torch.stack([iterate.found.returns.mean(dim=1) for iterate in iterates], dim=1))
+        means = [iterate.found.returns.mean(dim=1).masked_fill(iterate.found.broken, torch.nan) for iterate in iterates]
+        of_seeds.append(torch.stack(means, dim=1))
         advance(steps + 1)
     return torch.stack(of_seeds)
 
@@ -71,10 +72,16 @@ def choose_policy_rate(
 
     Returns:
         the mean return over seeds and goals by rate, and which rate is "chosen": the best, of equals the smallest.
+        Rates at which a policy broke down are left out.
+
+    Raises:
+        ValueError: a policy broke down at every rate.
     """
     found = {
         rate: adapted_returns(trained, GradientDescent(rate), goals, trained.rollouts, 1, threads, generators, advance)
         for rate in sorted(rates)
     }
-    means = {rate: values[..., 1].mean().item() for rate, values in found.items()}
+    means = {rate: values[..., 1].mean().item() for rate, values in found.items() if values.isfinite().all()}
+    if not means:
+        raise ValueError(f"{trained.method}, {trained.family.name}: no rate of {sorted(rates)} leaves a finite policy")
     return {"chosen": max(means, key=lambda rate: means[rate]), **{f"{rate:g}": mean for rate, mean in means.items()}}

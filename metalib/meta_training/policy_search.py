@@ -94,7 +94,7 @@ class PolicySearch:
         taken = sum(int(iterate.found.mask.sum()) for iterate in iterates)
         curve = state.curve.clone()
         curve[step, :3] = torch.tensor(
-            [so_far + taken, _mean_return(iterates[0].found), _mean_return(iterates[-1].found)]
+            [so_far + taken, _mean_return(iterates[0].found), _mean_return(iterates[-1].found)], dtype=torch.float64
         )
         wrong = torch.tensor(
             [
@@ -132,7 +132,7 @@ class PolicySearch:
         curve = state.curve.clone()
         curve[step, 3] = found
         state = state._replace(curve=curve)
-        if found <= state.best_return.item():
+        if bool(iterates[-1].found.broken.any()) or found <= state.best_return.item():
             return state
         best = torch.tensor(found, dtype=torch.float64)
         return state._replace(best_phi=state.phi, best_return=best, best_step=torch.tensor(step + 1))
