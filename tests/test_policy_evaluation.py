@@ -21,7 +21,8 @@ def rollouts_of(thetas, step, k):
 
 
 def test_returns_are_means_of_fresh_rollouts_before_and_after_each_step():
-    policy, told = trained(), []
+    policy = trained()
+    told: list[int] = []
     found = adapted_returns(policy, RULE, GOALS, 4, 2, 1, numbers, told.append)
     assert found.shape == (2, 3, 3)
     assert told == [3, 3]

@@ -146,7 +146,9 @@ class Spoiled:
 
 
 def test_what_goes_wrong_is_counted(monkeypatch):
-    monkeypatch.setattr(advantages, "fit_values", lambda *given: fit_values(*given, ridge=1e-17))
+    monkeypatch.setattr(
+        advantages, "fit_values", lambda seen, targets, mask: fit_values(seen, targets, mask, ridge=1e-17)
+    )
     adapts = adaptation(rollouts=16, horizon=1)
     of = search(replace(adapts, sampler=Spoiled(adapts.sampler)), meta_batch=2, validate_every=9)
     states = list(of.run(of.start(start(), 2)))

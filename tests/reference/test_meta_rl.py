@@ -11,12 +11,12 @@ from metalib.locomotion.surrogate import SURROGATES, PolicyBatch
 from metalib.meta_parameters import join, split
 from metalib.meta_training.replay import AdaptedPolicies, Records
 from metalib.randomness import generator
-from metalib.update_rules import GradientDescent, LSTMRule, MetaSGD, ScheduledGradientDescent
+from metalib.update_rules import GradientDescent, LSTMRule, MetaSGD, ScheduledGradientDescent, UpdateRule
 from tests.made_up_rollouts import POLICY, hand_distribution, hand_loss, made_up_batch, made_up_theta, numbers
 
 RATE = 0.1
 N = POLICY.n_parameters
-RULES = {
+RULES: dict[str, UpdateRule] = {
     "gradient descent": GradientDescent(RATE),
     "gradient descent, first order": GradientDescent(RATE, first_order=True),
     "two rates": ScheduledGradientDescent((RATE, 0.05)),
