@@ -15,9 +15,9 @@ TASKS = ("cheetah_vel", "cheetah_dir", "ant_vel", "ant_dir", "point_navigation")
 METHODS = ("maml", "pretrained", "random", "oracle")
 """The order of methods in every table and legend."""
 POLICY_RATES_SCHEMA = "policy rates 1"
-"""For each method the mean validation return by rate of the first gradient step (None where it is not finite), and the
-``chosen`` rate."""
-_SCHEMA = "returns 1"
+"""For each method whose rate was chosen (pretrained, random): by rate, the mean return on validation goals after one
+gradient step on as many rollouts as in training (None where it is not finite), and the ``chosen`` rate."""
+_SCHEMA = "returns 2"
 _SPEEDS_SCHEMA = "speeds 1"
 
 
@@ -29,7 +29,8 @@ class Returns:
         task: of :data:`TASKS`.
         method: of :data:`METHODS`.
         rollouts: K, the rollouts adapted on at each gradient step.
-        rates: the rate of each gradient step; empty for a method that does not adapt.
+        rates: the rate of each gradient step; of a rule with a learned rate for every parameter their mean, repeated
+            for each step; empty for a method that does not adapt.
         env_steps: environment steps of training of one seed; 0 for an untrained policy.
         values: mean undiscounted return of a goal's fresh rollouts after each number of gradient steps, from none on,
             ``[seed, goal, gradient_step]`` float64.
@@ -55,22 +56,27 @@ class Returns:
                 f"[seed, goal, {len(self.rates) + 1}], got {list(self.values.shape)}"
             )
 
+    @property
+    def name(self) -> str:
+        """Method and K, e.g. ``maml-k20``: unique within a task."""
+        return f"{self.method}-k{self.rollouts}"
+
 
 def save_returns(path: Path, returns: Sequence[Returns], settings: Mapping[str, Any]) -> None:
-    """Write the returns of all methods on one task.
+    """Write the returns of all methods on one task, each tensor under its method and K, e.g. ``maml-k20``.
 
     Args:
         path: the file.
-        returns: one for each method.
+        returns: one for each method and K.
         settings: by method, plain data on how it was trained and what went wrong.
 
     Raises:
-        ValueError: a method stands twice.
+        ValueError: a method stands twice with the same K.
         StorageError: the file cannot be written.
     """
-    tensors = {entry.method: entry.values.double() for entry in returns}
+    tensors = {entry.name: entry.values.double() for entry in returns}
     if len(tensors) < len(returns):
-        raise ValueError(f"one entry a method is needed, got {', '.join(entry.method for entry in returns)}")
+        raise ValueError(f"one entry a method and K is needed, got {', '.join(entry.name for entry in returns)}")
     entries = [{key: value for key, value in vars(entry).items() if key != "values"} for entry in returns]
     header = {"axes": ["seed", "goal", "gradient_step"], "entries": entries, "settings": dict(settings)}
     save_tensors(path, _SCHEMA, tensors, header)
@@ -84,7 +90,7 @@ def load_returns(path: Path) -> tuple[list[Returns], dict[str, Any]]:
     """
     tensors, header = load_tensors(path, _SCHEMA)
     returns = [
-        Returns(**{**entry, "rates": tuple(entry["rates"])}, values=tensors[entry["method"]])
+        Returns(**{**entry, "rates": tuple(entry["rates"])}, values=tensors[f"{entry['method']}-k{entry['rollouts']}"])
         for entry in header["entries"]
     ]
     return returns, header["settings"]

@@ -7,11 +7,18 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from metalib.locomotion.goals import load_goal_set
-from metalib.reporting import locomotion, locomotion_figures
+from metalib.reporting import locomotion, locomotion_figures, locomotion_settings
 from metalib.reporting.page import render_markdown
 from metalib.reporting.published import read_table
-from metalib.reporting.returns import beside_published, headline_metrics, return_table
-from metalib.return_files import POLICY_RATES_SCHEMA, TASKS, Returns, Speeds, load_returns, load_speeds
+from metalib.reporting.returns import (
+    at_largest_k,
+    at_smallest_k,
+    beside_published,
+    drawn_beside,
+    headline_metrics,
+    return_table,
+)
+from metalib.return_files import POLICY_RATES_SCHEMA, TASKS, Returns, load_returns, load_speeds
 from metalib.storage import StorageError, read_checked_json
 from stages.running import Run
 
@@ -52,17 +59,18 @@ def locomotion_report(
         **{f"{task}.webp": video for task, video in videos.items()},
     }
     context = {
-        **_texts(table, comparison, returns, settings),
+        **_texts(table, comparison),
+        **_training_texts(returns, settings),
         "tasks": tasks,
         "return_figures": [(name, alt) for name, (alt, _) in return_figures.items()],
         "training_figure": "locomotion_training.png",
         "speed_figure": "locomotion_speeds.png" if speeds else "",
-        "falls": _falls(speeds),
+        "ended_early": any(bool(values.isnan().any()) for one in speeds for values in one.values.values()),
         "comparison_rows": _comparison_rows(comparison, videos),
         "other_videos": [
             (locomotion.TASK_NAMES[task], f"{task}.webp") for task in videos if task not in set(comparison["task"])
         ],
-        "rates": locomotion.rates_table(_rates(artifacts, tasks), returns),
+        "rates": locomotion_settings.rates_table(_rates(artifacts, tasks), returns),
         "n_validation": len(load_goal_set(data / tasks[0] / "validation.safetensors").goals),
     }
     markdown = render_markdown(context, "locomotion.md.j2")
@@ -71,24 +79,38 @@ def locomotion_report(
     return LocomotionReport(table, markdown, paths, metrics, locomotion.maml_moves(context["headline"]))
 
 
-def _texts(
-    table: pd.DataFrame, comparison: pd.DataFrame, returns: Sequence[Returns], settings: locomotion.Settings
-) -> dict[str, Any]:
-    """Return what the section says about returns and settings."""
-    incidents = locomotion.incident_rows(settings)
+def _texts(table: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, Any]:
+    """Return what the section says about returns."""
+    directions = table[table["task"].isin(locomotion.DIRECTION_TASKS)]
     return {
         "headline": locomotion.headline(table),
         "gains": locomotion.gain_rows(table),
-        "n_goals": int(table["n_goals"].max()),
-        "n_seeds": int(table["n_seeds"].max()),
+        "k": locomotion.either(at_smallest_k(table)["rollouts"]),
+        "dotted_k": locomotion.either(at_largest_k(table[table["method"] == "maml"])["rollouts"]),
+        "other_k": locomotion.at_other_k(drawn_beside(table, comparison)),
+        "goals": locomotion.counted(table["n_goals"], "frozen goal"),
+        "seeds": locomotion.counted(table["n_seeds"], "training seed"),
+        "several_seeds": bool((table["n_seeds"] > 1).any()),
         "sources": list(dict.fromkeys(comparison["source"])),
-        "directions": any(entry.task in locomotion.DIRECTION_TASKS for entry in returns),
+        "direction_goals": sorted(set(directions["n_goals"])),
         "shares": locomotion.training_shares(comparison),
-        "networks": locomotion.networks(settings),
-        "timings": ", ".join(dict.fromkeys(str(locomotion.stated(settings, task, "timing")) for task in settings)),
+    }
+
+
+def _training_texts(returns: Sequence[Returns], settings: locomotion_settings.Settings) -> dict[str, Any]:
+    """Return what the section says about training and adaptation."""
+    incidents = locomotion_settings.incident_rows(settings)
+    others = locomotion_settings.setting_rows(settings)
+    timings = (str(locomotion_settings.stated(settings, task, "timing")) for task in settings)
+    return {
+        "later_rates": locomotion_settings.later_rates(returns),
+        "learned_rates": locomotion_settings.learns_rates(settings),
+        "networks": locomotion_settings.networks(settings),
+        "timings": ", ".join(dict.fromkeys(timings)),
         "incidents": None if incidents.empty else incidents,
-        "common": locomotion.common_settings(settings),
-        "settings_table": locomotion.setting_rows(settings),
+        "common": locomotion_settings.common_settings(settings),
+        "settings_table": None if others.empty else others,
+        "setting_notes": locomotion_settings.setting_notes(settings),
     }
 
 
@@ -131,7 +153,3 @@ def _curves(artifacts: Path, tasks: Sequence[str]) -> dict[str, dict[str, pd.Dat
 
 def _rates(artifacts: Path, tasks: Sequence[str]) -> dict[str, Any]:
     return {task: read_checked_json(artifacts / task / "scores" / "rates.json", POLICY_RATES_SCHEMA) for task in tasks}
-
-
-def _falls(speeds: Sequence[Speeds]) -> bool:
-    return any(bool(values.isnan().any()) for one in speeds for values in one.values.values())

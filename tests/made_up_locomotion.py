@@ -27,6 +27,8 @@ BEFORE_AND_AFTER = {  # mean returns of MAML before and after one step, and of t
     "ant_dir": (9.0, 400.0, 520.0),
     "point_navigation": (-15.0, -3.0, -1.0),
 }
+ROLLOUTS = {20: 1.0, 40: 1.1}
+"""By K, what a gradient step is worth, as a share of what it is worth with the smallest."""
 RATES = (0.1, 0.05, 0.05)
 
 
@@ -34,7 +36,7 @@ def write_made_up_results(artifacts: Path, tasks=TASKS, n_seeds=2, videos=True):
     """Write everything that the report reads of ``tasks``."""
     for task in tasks:
         scores = artifacts / task / "scores"
-        save_returns(scores / "returns.safetensors", made_up_returns(task, n_seeds), made_up_settings(task))
+        save_returns(scores / "returns.safetensors", made_up_returns(task, n_seeds), made_up_settings(task, n_seeds))
         rates = {"0.05": -90.0, "0.1": -80.25, "1.0": None, "chosen": 0.1}
         write_checked_json(scores / "rates.json", POLICY_RATES_SCHEMA, {"pretrained": rates, "random": rates})
         if task in GOALS:
@@ -46,38 +48,45 @@ def write_made_up_results(artifacts: Path, tasks=TASKS, n_seeds=2, videos=True):
 
 
 def made_up_returns(task, n_seeds=2, n_goals=40):
-    """Goals differ by a tenth of the largest return; seeds by a tenth of that."""
+    """Every method at every K. Goals differ by a tenth of the largest return; seeds by a tenth of that."""
     before, after, oracle = BEFORE_AND_AFTER[task]
-    rollouts = 40 if task == "ant_dir" else 20
     spread = max(abs(before), abs(after)) / 10
     numbers = generator(0, f"made-up returns, {task}")
     by_goal = spread * torch.randn(1, n_goals, 1, generator=numbers, dtype=torch.float64)
 
-    def returns(method, means, rates, env_steps):
+    def returns(method, rollouts, start, rises, env_steps):
+        means = start + ROLLOUTS[rollouts] * torch.tensor([0.0, *rises], dtype=torch.float64)
         seeds = torch.randn(n_seeds, n_goals, len(means), generator=numbers, dtype=torch.float64)
-        values = torch.tensor(means, dtype=torch.float64) + by_goal + spread / 10 * seeds
-        return Returns(task, method, rollouts, rates, env_steps, values)
+        values = means + by_goal + spread / 10 * seeds
+        return Returns(task, method, rollouts, RATES[: len(rises)], env_steps, values)
 
     rise = after - before
-    return [
-        returns("maml", [before, after, after + 0.05 * rise, after + 0.08 * rise], RATES, 8_000_000),
-        returns(
-            "pretrained", [before, before + 0.1 * rise, before + 0.15 * rise, before + 0.2 * rise], RATES, 8_000_000
-        ),
-        returns("random", [before - 5, before - 4, before - 2, before], RATES, 0),
-        returns("oracle", [oracle], (), 4_000_000),
-    ]
+    found = []
+    for k in ROLLOUTS:
+        found.append(returns("maml", k, before, [rise, 1.05 * rise, 1.08 * rise], 8_000_000))
+        found.append(returns("pretrained", k, before, [0.1 * rise, 0.15 * rise, 0.2 * rise], 8_000_000))
+        found.append(returns("random", k, before - 5, [1, 3, 5], 0))
+        found.append(returns("oracle", k, oracle, [], 4_000_000))
+    return found
 
 
-def made_up_settings(task):
-    trained = {"hidden": [64, 64], "activation": "tanh", "timing": "paper", "gamma": 0.99, "meta_batch": 40}
-    trained |= {"kl_bound": 0.02 if task == "cheetah_dir" else 0.01, "versions": {"torch": "2"}}
-    counts = {"n_broken": 3, "n_line_search_failures": 1, "n_singular_fits": 0}
+def made_up_settings(task, n_seeds=2):
+    """What training leaves of each method; the random policy took no meta-steps."""
+    body = task.split("_")[0]
+    policy = {"hidden": [64, 64], "activation": "tanh", "timing": "paper", "horizon": 200, "initial_output_scale": 0.1}
+    policy |= {"initial_log_std": -1.0 if body == "ant" else 0.0}
+    policy |= {"observation_scale": {"velocities": 0.1, "contact_forces": 0.0} if body == "ant" else {}}
+    loop = {"meta_batch": 20, "rollouts": 20, "kl_bound": 0.02 if body == "ant" else 0.01}
+    rest = {"rule": None, "surrogate": "likelihood_ratio", "versions": {"torch": "2"}}
+    none = {"non_finite_rollouts": 0, "singular_baseline_fits": 0, "failed_line_searches": 0}
+    some = {"non_finite_rollouts": 3, "singular_baseline_fits": 0, "failed_line_searches": 1}
+    rule = {"kind": "gradient_descent", "rate": 0.1, "first_order": False}
+    trained = {**policy, **loop, **rest, "meta_steps": 60, "best_meta_step": [40, 60][:n_seeds]}
     return {
-        "maml": {**trained, "estimator": "ratio", "best_meta_step": [40, 60], **counts},
-        "pretrained": {**trained, "n_broken": 0},
-        "random": {},
-        "oracle": {**trained, "observation_scales": "none"},
+        "maml": {**trained, "rule": rule, **some},
+        "pretrained": {**trained, **none},
+        "random": {**policy, **loop, **rest, **none, "meta_steps": 0, "best_meta_step": [0] * n_seeds},
+        "oracle": {**trained, "meta_steps": 50, **none},
     }
 
 

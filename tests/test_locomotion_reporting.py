@@ -1,24 +1,23 @@
-"""Tables, figures and the page of locomotion from hand-made returns."""
+"""Tables and figures of locomotion from hand-made returns."""
 
-import json
 import math
-import re
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 
 from metalib.reporting import locomotion, locomotion_figures
-from metalib.reporting.page import render_html
-from metalib.reporting.returns import beside_published, headline_metrics, return_table
+from metalib.reporting.returns import (
+    at_largest_k,
+    at_smallest_k,
+    beside_published,
+    drawn_beside,
+    headline_metrics,
+    return_table,
+)
 from metalib.return_files import Returns
-from metalib.storage import StorageError, write_text
-from stages import generate_goals
-from stages.locomotion_report import locomotion_report
-from tests.made_up_locomotion import made_up_settings, made_up_speeds, write_made_up_results
+from tests.made_up_locomotion import made_up_speeds
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "published" / "maml_figure5_locomotion.csv"
 COLUMNS = (
@@ -34,30 +33,56 @@ def returns(task, method, values, rollouts=20, env_steps=7_600_000):
 
 # Two seeds, two goals that differ by 100, one gradient step worth 10 and 20 to the first, 30 and 40 to the second.
 MAML = returns("cheetah_vel", "maml", [[[-200.0, -190.0], [-100.0, -70.0]], [[-200.0, -180.0], [-100.0, -60.0]]])
+# With 40 rollouts it is worth 40 and 60, and 80 and 100.
+MAML_40 = returns("cheetah_vel", "maml", [[[-202.0, -162.0], [-98.0, -18.0]], [[-202.0, -142.0], [-98.0, 2.0]]], 40)
 ORACLE = returns("cheetah_vel", "oracle", [[[-60.0], [-40.0]]])
-ANT = returns("ant_dir", "maml", [[[10.0, 500.0]]], rollouts=20)
+ORACLE_40 = returns("cheetah_vel", "oracle", [[[-62.0], [-44.0]]], 40)
+ANT = returns("ant_dir", "maml", [[[10.0, 430.0]]])
+ANT_40 = returns("ant_dir", "maml", [[[11.0, 500.0]]], 40)
+ALL = [ANT_40, ANT, ORACLE_40, ORACLE, MAML_40, MAML]
 
 
 @pytest.fixture(name="table")
 def _table():
-    return return_table([ANT, ORACLE, MAML], 0, 500)
+    return return_table(ALL, 0, 500)
+
+
+def one(table, task, method, k, step):
+    """The only such row."""
+    rows = table.set_index(["task", "method", "rollouts", "gradient_step"]).loc[[(task, method, k, step)]]
+    assert len(rows) == 1
+    return rows.iloc[0]
 
 
 def test_the_long_table_by_hand(table):
     assert list(table.columns) == COLUMNS.split()
-    assert table[["task", "method", "gradient_step"]].to_numpy().tolist() == [
-        ["cheetah_vel", "maml", 0],
-        ["cheetah_vel", "maml", 1],
-        ["cheetah_vel", "oracle", 0],
-        ["ant_dir", "maml", 0],
-        ["ant_dir", "maml", 1],
+    assert table[["task", "method", "rollouts", "gradient_step"]].to_numpy().tolist() == [
+        ["cheetah_vel", "maml", 20, 0],
+        ["cheetah_vel", "maml", 20, 1],
+        ["cheetah_vel", "maml", 40, 0],
+        ["cheetah_vel", "maml", 40, 1],
+        ["cheetah_vel", "oracle", 20, 0],
+        ["cheetah_vel", "oracle", 40, 0],
+        ["ant_dir", "maml", 20, 0],
+        ["ant_dir", "maml", 20, 1],
+        ["ant_dir", "maml", 40, 0],
+        ["ant_dir", "maml", 40, 1],
     ]
-    before, after, oracle = (table.iloc[i] for i in range(3))
+    before, after, _, after_40, oracle = (table.iloc[i] for i in range(5))
     assert before[["return_mean", "gain_mean", "gain_ci95_low", "gain_ci95_high"]].tolist() == [-150, 0, 0, 0]
     assert after["return_mean"] == pytest.approx((-185 - 65) / 2)
     assert after["gain_mean"] == pytest.approx((15 + 35) / 2)
+    assert (after_40["return_mean"], after_40["gain_mean"]) == pytest.approx(((-152 - 8) / 2, (50 + 90) / 2))
     assert oracle["return_mean"] == -50
     assert after[["rollouts", "n_goals", "n_seeds", "env_steps"]].tolist() == [20, 2, 2, 7_600_000]
+
+
+def test_intervals_of_different_k_come_from_different_resamples():
+    values = torch.randn(1, 40, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    same = [Returns("ant_vel", "oracle", k, (), 0, values) for k in (20, 40)]
+    rows = return_table(same, 0, 100)
+    assert rows["return_mean"][0] == rows["return_mean"][1]
+    assert rows["ci95_low"][0] != rows["ci95_low"][1]
 
 
 def test_gains_are_paired_so_that_the_spread_of_goals_does_not_enter(table):
@@ -75,15 +100,52 @@ def test_a_return_that_is_not_finite_is_left_out_of_mean_and_gain():
 
 def test_rows_beside_the_published_ones(table):
     rows = beside_published(table, PUBLISHED)
-    assert len(rows) == len(table)
     first = rows.iloc[0]
     assert (first["published"], first["published_halfwidth"], first["published_env_steps"]) == (-129.53, 16.75, 76e6)
     assert first["difference"] == pytest.approx(-150 + 129.53)
     assert pd.isna(rows.iloc[2]["published_env_steps"])  # nobody says how long the oracle was trained
-    # The paper evaluated ant_dir with K = 20 and 40; the row of our K stands beside ours.
-    assert rows.iloc[4][["published", "published_rollouts"]].tolist() == [434.36, 20]
-    other = beside_published(return_table([returns("ant_dir", "maml", [[[1.0]]], rollouts=30)], 0, 100), PUBLISHED)
-    assert other[["published", "published_rollouts"]].to_numpy().tolist() == [[8.66, 40]]
+    # The paper evaluated half-cheetahs with K = 20 only, and MAML's ant with both.
+    shown = ["task", "method", "published_rollouts", "rollouts", "gradient_step", "published", "return_mean"]
+    assert rows[shown].to_numpy().tolist() == [
+        ["cheetah_vel", "maml", 20, 20, 0, -129.53, -150],
+        ["cheetah_vel", "maml", 20, 20, 1, -78.57, -125],
+        ["cheetah_vel", "oracle", 20, 20, 0, -54.47, -50],
+        ["ant_dir", "maml", 20, 20, 0, 12.91, 10],
+        ["ant_dir", "maml", 20, 20, 1, 434.36, 430],
+        ["ant_dir", "maml", 40, 40, 0, 8.66, 11],
+        ["ant_dir", "maml", 40, 40, 1, 499.15, 500],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ours", "beside_20", "beside_40"),
+    [((30,), 30, 30), ((2, 4), 4, 4), ((10, 30), 10, 30), ((30, 50), 30, 30)],  # the last two: of equals the smaller
+)
+def test_a_published_row_without_our_k_stands_beside_the_nearest(ours, beside_20, beside_40):
+    table = return_table([returns("ant_dir", "maml", [[[1.0]]], rollouts=k) for k in ours], 0, 100)
+    rows = beside_published(table, PUBLISHED)
+    assert rows[["published_rollouts", "rollouts"]].to_numpy().tolist() == [[20, beside_20], [40, beside_40]]
+
+
+def test_figures_stand_at_the_smallest_k_beside_the_published_k_nearest_to_it():
+    random = returns("ant_dir", "random", [[[3.0, 4.0]]])
+    table = return_table([*ALL, random], 0, 100)
+    drawn = drawn_beside(table, beside_published(table, PUBLISHED))
+    ant = drawn[drawn["task"] == "ant_dir"]
+    assert ant[["method", "gradient_step", "published", "drawn_rollouts"]].to_numpy().tolist() == [
+        ["maml", 0, 12.91, 20],
+        ["maml", 1, 434.36, 20],
+        ["random", 0, 3.11, 20],
+        ["random", 1, 9.25, 20],
+    ]
+    assert locomotion.at_other_k(drawn) == ["ant, direction: random at K = 40"]
+    assert set(at_smallest_k(table)["rollouts"]) == {20}
+    # Only methods with several K have a larger one.
+    assert at_largest_k(table)[["task", "method", "rollouts"]].drop_duplicates().to_numpy().tolist() == [
+        ["cheetah_vel", "maml", 40],
+        ["cheetah_vel", "oracle", 40],
+        ["ant_dir", "maml", 40],
+    ]
 
 
 def test_what_the_page_says_of_published_rows(table):
@@ -94,7 +156,10 @@ def test_what_the_page_says_of_published_rows(table):
     assert row["here"] == "-125.0 [-185.0, -65.0]"
     assert row["here - paper"] == "-46.4"
     assert (row["environment steps, paper"], row["environment steps, here"]) == ("76 M", "7.6 M")
-    assert locomotion.training_shares(comparison) == ["10% (half-cheetah, velocity)"]
+    shares = ["10% (half-cheetah, velocity)", "2.1% (ant, direction)"]  # 7.6 of 76 and of 368 M
+    assert locomotion.training_shares(comparison) == shares
+    longer = comparison.assign(env_steps=152_000_000)
+    assert locomotion.training_shares(longer)[0] == "200% (half-cheetah, velocity)"
 
 
 def test_every_published_figure_names_its_source_and_its_training():
@@ -120,9 +185,17 @@ def test_headline_and_metrics(table):
     assert rows[0]["oracle_0"]["return_mean"] == -50
     assert rows[0]["pretrained_1"] is None
     assert locomotion.maml_moves(rows) == (
-        "One gradient step moves MAML's mean return from -150 to -125 (half-cheetah, velocity), "
-        "from 10 to 500 (ant, direction)."
+        "One gradient step on 20 rollouts moves MAML's mean return from -150 to -125 (half-cheetah, velocity), "
+        "from 10 to 430 (ant, direction)."
     )
+    assert locomotion.maml_moves([]) == ""
+
+
+def test_numbers_in_words():
+    assert locomotion.counted([1, 1], "seed") == "1 seed"
+    assert locomotion.counted([3], "seed") == "3 seeds"
+    assert locomotion.counted([3, 1], "seed") == "1 to 3 seeds"
+    assert locomotion.either([40, 20, 40]) == "20 or 40"
 
 
 def test_gains_as_the_page_shows_them(table):
@@ -135,43 +208,11 @@ def test_gains_as_the_page_shows_them(table):
         "-125.0",
         "25.0 [15.0, 35.0]",
     ]
-    assert rows.iloc[1].tolist()[2:] == ["-", "-50.0 [-60.0, -40.0]", "-", "-"]
-
-
-def test_settings_that_all_share_stand_once_and_counts_apart():
-    settings = {task: made_up_settings(task) for task in ("cheetah_vel", "cheetah_dir")}
-    common = locomotion.common_settings(settings)
-    assert common == {"hidden": "64, 64", "activation": "tanh", "timing": "paper", "gamma": "0.99", "meta_batch": "40"}
-    rows = locomotion.setting_rows(settings)
-    bound = rows[(rows["method"] == "MAML") & (rows["setting"] == "kl_bound")].iloc[0]
-    assert bound.tolist()[2:] == ["0.01", "0.02"]
-    assert not rows["setting"].isin([*common, "versions", "n_broken"]).any()
-    incidents = locomotion.incident_rows(settings)
-    assert incidents.iloc[0].tolist() == ["half-cheetah, velocity", "MAML", "3", "1", "0"]
-    assert list(incidents["method"]) == ["MAML", "pretrained"] * 2
-    assert locomotion.incident_rows({"cheetah_vel": {"random": {}}}).empty
-
-
-def test_networks_are_told_from_the_published_one():
-    theirs = {"maml": {"hidden": [100, 100], "activation": "ReLU"}}
-    ours = {"maml": {"hidden": [64, 64], "activation": "tanh"}}
-    found = locomotion.networks({"cheetah_vel": theirs, "cheetah_dir": ours, "ant_vel": ours})
-    assert [(n["name"], n["published"], len(n["tasks"])) for n in found] == [
-        ("100-100 ReLU", True, 1),
-        ("64-64 tanh", False, 2),
-    ]
-    with pytest.raises(StorageError, match="do not say 'hidden' of maml"):
-        locomotion.networks({"ant_vel": {"oracle": {}}})
-
-
-def test_rates_used_and_tried():
-    rates = {"cheetah_vel": {"random": {"0.5": -80.0, "2.0": None, "0.1": -90.25, "chosen": 0.5}}}
-    used = [MAML, returns("cheetah_vel", "random", [[[1.0, 2.0, 3.0]]]), ORACLE]
-    table = locomotion.rates_table(rates, used)
-    assert list(table.columns[4:]) == ["rate 0.1", "rate 0.5", "rate 2.0"]
-    assert table.iloc[0].tolist()[1:] == ["MAML", "0.1", "given", "-", "-", "-"]
-    assert table.iloc[1].tolist()[1:] == ["random", "0.1, 0.1", "0.5", "-90.2", "-80.0", "-"]
-    assert len(table) == 2
+    assert rows.iloc[1].tolist()[1:] == ["MAML", "40", "-150.0 [-202.0, -98.0]", "-80.0", "70.0 [50.0, 90.0]"]
+    assert rows.iloc[2].tolist()[1:] == ["oracle", "-", "-50.0 [-60.0, -40.0]", "-", "-"]
+    assert rows["K"].tolist() == ["20", "40", "-", "20", "40"]
+    alone = locomotion.gain_rows(return_table([ORACLE], 0, 100))
+    assert list(alone.columns) == ["task", "method", "K", "before"]
 
 
 def test_pictures_are_the_same_twice_and_few_bytes(table):
@@ -187,52 +228,10 @@ def test_pictures_are_the_same_twice_and_few_bytes(table):
         assert len(first) < 120_000
 
 
-@pytest.fixture(name="made")
-def _made(project_files):
-    """Results of two tasks in an empty folder; a function that makes the section from them."""
-    tasks = ("ant_dir", "point_navigation")
-    write_made_up_results(Path("artifacts"), tasks)
-    for task in tasks:
-        generate_goals.main(task, Path("data") / task)
-    run: Any = SimpleNamespace(params=SimpleNamespace(report=SimpleNamespace(seed=0, bootstrap_samples=100)))
-    return lambda tasks=tasks: locomotion_report(run, Path("data"), Path("artifacts"), PUBLISHED, tasks)
+def test_the_larger_k_is_drawn_of_maml_only():
+    def picture(*returns):
+        table = return_table(returns, 0, 100)
+        return locomotion_figures.return_against_steps(table, beside_published(table, PUBLISHED))
 
-
-def test_the_section_is_made_from_stored_results(made):
-    report = made()
-    named = set(re.findall(r"\]\((figures/[^)]+)\)", report.markdown))
-    assert named == set(report.pictures)
-    assert {"figures/ant_dir.webp", "figures/point_navigation.webp"} < named
-    assert "Each stands 20 times among the 40" in report.markdown
-    assert "64-64 tanh (ant, direction; point navigation), not the published one." in report.markdown
-    assert "nan" not in report.markdown
-    page = render_html(report.markdown, "title", report.pictures)
-    assert 'src="data:image/webp;base64,' in page
-    gain = report.metrics["locomotion"]["ant_dir"]["maml"]["gain_step1"]
-    assert gain == pytest.approx(391, abs=2)
-    assert "from 7 to 399 (ant, direction)" in report.headline
-    json.dumps(report.metrics, allow_nan=False)
-
-
-def test_points_alone_have_nothing_published_beside_them(made):
-    report = made(("point_navigation",))
-    assert set(report.pictures) == {
-        f"figures/{name}"
-        for name in ("point_navigation_returns.png", "locomotion_training.png", "point_navigation.webp")
-    }
-    for told in ("the paper", "published figures", "How to read the comparison"):
-        assert told not in report.markdown
-
-
-def test_without_a_renderer_there_are_no_films(made):
-    for path in Path("artifacts").glob("*/scores/video.webp"):
-        path.unlink()
-    report = made()
-    assert "webp" not in report.markdown
-    assert not any(name.endswith(".webp") for name in report.pictures)
-
-
-def test_a_curve_without_its_columns_is_refused(made):
-    write_text(Path("artifacts/ant_dir/maml/curves.tsv"), "env_steps\tmeta_step\n1\t1\n")
-    with pytest.raises(StorageError, match="lacks the column return_after, return_before"):
-        made()
+    assert picture(MAML, ORACLE) == picture(MAML, ORACLE, ORACLE_40)
+    assert picture(MAML, ORACLE) != picture(MAML, MAML_40, ORACLE)

@@ -4,18 +4,19 @@ import pytest
 import torch
 
 from metalib.return_files import Returns, Speeds, load_returns, load_speeds, save_returns, save_speeds
-from metalib.storage import StorageError
+from metalib.storage import StorageError, load_tensors
 
 
-def returns(method="maml", rates=(0.1, 0.05), shape=(2, 3, 3), task="cheetah_vel"):
-    values = torch.arange(float(torch.tensor(shape).prod()), dtype=torch.float64).reshape(shape)
-    return Returns(task, method, 20, rates, 4_000_000, values)
+def returns(method="maml", rates=(0.1, 0.05), shape=(2, 3, 3), task="cheetah_vel", rollouts=20):
+    values = rollouts + torch.arange(float(torch.tensor(shape).prod()), dtype=torch.float64).reshape(shape)
+    return Returns(task, method, rollouts, rates, 4_000_000, values)
 
 
 def test_returns_survive_storage(tmp_path):
     path = tmp_path / "returns.safetensors"
-    entries = [returns(), returns("oracle", (), (1, 3, 1))]
+    entries = [returns(), returns(rollouts=40, shape=(1, 3, 3)), returns("oracle", (), (1, 3, 1))]
     save_returns(path, entries, {"maml": {"hidden": [100, 100]}})
+    assert set(load_tensors(path, "returns 2")[0]) == {"maml-k20", "maml-k40", "oracle-k20"}
     loaded, settings = load_returns(path)
     assert settings == {"maml": {"hidden": [100, 100]}}
     for ours, theirs in zip(loaded, entries, strict=True):
@@ -34,8 +35,8 @@ def test_what_are_no_returns_is_refused(tmp_path):
         returns("scratch")
     with pytest.raises(ValueError, match="unknown task 'ant'"):
         returns(task="ant")
-    with pytest.raises(ValueError, match="one entry a method is needed, got maml, maml"):
-        save_returns(tmp_path / "returns.safetensors", [returns(), returns()], {})
+    with pytest.raises(ValueError, match="one entry a method and K is needed, got maml-k20, maml-k40, maml-k20"):
+        save_returns(tmp_path / "returns.safetensors", [returns(), returns(rollouts=40), returns()], {})
     with pytest.raises(StorageError, match="is missing"):
         load_returns(tmp_path / "returns.safetensors")
 

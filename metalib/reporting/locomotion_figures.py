@@ -12,36 +12,50 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from metalib.reporting.locomotion import DIRECTION_TASKS, TASK_NAMES
+from metalib.reporting.locomotion import DIRECTION_TASKS, TASK_NAMES, counted, either
+from metalib.reporting.returns import at_largest_k, at_smallest_k, drawn_beside
 from metalib.reporting.style import METHOD_STYLES, MethodStyle, figure_style, png, smooth
 from metalib.return_files import METHODS, Speeds
 
 Stroke = Literal["-", "--", ":", ""]
 _APART = 0.05  # gradient steps between the markers of two methods, so that their bars do not cover each other
+_ENTRY_INCHES = 1.65  # that an entry of a legend takes
 _HOLLOW = {"markerfacecolor": "white", "alpha": 0.75}
 
 
 def return_against_steps(table: pd.DataFrame, comparison: pd.DataFrame) -> bytes:
     """Draw mean returns against gradient steps, a panel for each task (figure 5 of the paper).
 
+    Every method stands with its smallest K. MAML's largest is a thin dotted line beside it.
+
     Args:
         table: of :func:`metalib.reporting.returns.return_table`; its tasks are drawn.
-        comparison: published rows of :func:`metalib.reporting.returns.beside_published`, drawn dashed and hollow.
+        comparison: published rows of :func:`metalib.reporting.returns.beside_published`; of each method those with the
+            K nearest to ours are drawn, dashed and hollow.
     """
     tasks = list(table["task"].unique())
-    drawn = comparison[comparison["task"].isin(tasks)]
+    ours, drawn = at_smallest_k(table), drawn_beside(table, comparison)
+    larger = at_largest_k(table[table["method"] == "maml"])
     with figure_style():
         figure, panels = _panels(tasks, 3.4)
         for axes, task in zip(panels, tasks, strict=True):
             for index, method in enumerate(METHODS):
                 offset = (index - (len(METHODS) - 1) / 2) * _APART
-                _ours(axes, method, table[(table["task"] == task) & (table["method"] == method)], offset)
-                _published(axes, method, drawn[(drawn["task"] == task) & (drawn["method"] == method)], offset)
+                _ours(axes, method, _of(ours, task, method), offset)
+                _larger_k(axes, method, _of(larger, task, method), offset)
+                _published(axes, method, _of(drawn, task, method), offset)
             last = int(table["gradient_step"].max())
             axes.set(xlabel="gradient steps", xticks=range(last + 1), xlim=(-0.2, last + 0.2))
         methods = [_method_handle(method) for method in METHODS if method in set(table["method"])]
-        _legend(figure, methods + ([_line("Finn et al. 2017", "black", "--", "o", **_HOLLOW)] if len(drawn) else []))
+        more_rollouts = f"MAML, K = {either(larger['rollouts'])}"
+        dotted = [_line(more_rollouts, METHOD_STYLES["maml"].color, ":", linewidth=1.2)] if len(larger) else []
+        theirs = [_line("Finn et al. 2017", "black", "--", "o", **_HOLLOW)] if len(drawn) else []
+        _legend(figure, methods + dotted + theirs)
         return png(figure)
+
+
+def _of(table: pd.DataFrame, task: str, method: str) -> pd.DataFrame:
+    return table[(table["task"] == task) & (table["method"] == method)]
 
 
 def _ours(axes: Axes, method: str, rows: pd.DataFrame, offset: float) -> None:
@@ -54,6 +68,11 @@ def _ours(axes: Axes, method: str, rows: pd.DataFrame, offset: float) -> None:
     x = rows["gradient_step"] + offset
     axes.plot(x, rows["return_mean"], color=style.color, marker=style.marker, markersize=5)
     axes.fill_between(x, rows["ci95_low"], rows["ci95_high"], color=style.color, alpha=0.15, linewidth=0)
+
+
+def _larger_k(axes: Axes, method: str, rows: pd.DataFrame, offset: float) -> None:
+    x = rows["gradient_step"] + offset
+    axes.plot(x, rows["return_mean"], ":", color=METHOD_STYLES[method].color, linewidth=1.2)
 
 
 def _published(axes: Axes, method: str, rows: pd.DataFrame, offset: float) -> None:
@@ -122,7 +141,7 @@ def speed_against_time(speeds: Sequence[Speeds]) -> bytes:
             [_line("wanted speed", "black", "--")] if any(one.task not in DIRECTION_TASKS for one in speeds) else []
         )
         fell = any(bool(values.isnan().any()) for one in speeds for values in one.values.values())
-        _legend(figure, [*handles, *wanted, *([_line("fell", "black", "", "X")] if fell else [])])
+        _legend(figure, [*handles, *wanted, *([_line("ended early", "black", "", "X")] if fell else [])])
         return png(figure)
 
 
@@ -164,7 +183,7 @@ def _policy(method: str, step: int) -> str:
     label = METHOD_STYLES[method].label
     if step == 0:
         return f"{label}, before" if method == "maml" else label
-    return f"{label}, after {step} step{'s' * (step != 1)}"
+    return f"{label}, after {counted([step], 'step')}"
 
 
 def _panels(tasks: Sequence[str], height: float) -> tuple[Figure, list[Axes]]:
@@ -192,4 +211,6 @@ def _line(label: str, color: str, stroke: Stroke, marker: str = "", **look: Any)
 
 
 def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5))
+    fitting = max(int(figure.get_figwidth() / _ENTRY_INCHES), 1)
+    rows = -(-len(handles) // fitting)
+    figure.legend(handles=handles, loc="outside lower center", ncols=-(-len(handles) // rows))

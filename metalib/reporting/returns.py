@@ -23,6 +23,7 @@ PUBLISHED_COLUMNS = {
     "source",
 }
 _KEYS = ["task", "method", "rollouts", "gradient_step"]
+_PUBLISHED_KEYS = ["task", "method", "published_rollouts", "gradient_step"]
 
 
 def return_table(returns: Iterable[Returns], seed: int, bootstrap_samples: int) -> pd.DataFrame:
@@ -34,13 +35,13 @@ def return_table(returns: Iterable[Returns], seed: int, bootstrap_samples: int) 
     goals; the 95% intervals are percentile bootstraps over goals (:func:`metalib.statistics.summarise`).
     """
     rows = [row for entry in returns for row in _rows(entry, seed, bootstrap_samples)]
-    return _sorted(pd.DataFrame(rows))
+    return _sorted(pd.DataFrame(rows), _KEYS)
 
 
 def _rows(entry: Returns, seed: int, bootstrap_samples: int) -> list[dict[str, Any]]:
     n_seeds, n_goals, n_steps = entry.values.shape
     gains = entry.values - entry.values[:, :, :1]
-    name = f"{entry.task}, {entry.method}"
+    name = f"{entry.task}, {entry.method}, K = {entry.rollouts}"
     whole = summarise(entry.values, math.inf, generator(seed, f"bootstrap, returns, {name}"), bootstrap_samples)
     gain = summarise(gains, math.inf, generator(seed, f"bootstrap, gains, {name}"), bootstrap_samples)
     return [
@@ -63,16 +64,28 @@ def _rows(entry: Returns, seed: int, bootstrap_samples: int) -> list[dict[str, A
     ]
 
 
-def _sorted(table: pd.DataFrame) -> pd.DataFrame:
+def _sorted(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     for column, order in (("task", TASKS), ("method", METHODS)):
         table[column] = pd.Categorical(table[column], order, ordered=True)
-    return table.sort_values(_KEYS, ignore_index=True).astype({"task": "str", "method": "str"})
+    return table.sort_values(keys, ignore_index=True).astype({"task": "str", "method": "str"})
+
+
+def at_smallest_k(table: pd.DataFrame) -> pd.DataFrame:
+    """Return of each task and method the rows with its smallest K, of :func:`return_table` or a part of it."""
+    return table[table["rollouts"] == table.groupby(["task", "method"])["rollouts"].transform("min")]
+
+
+def at_largest_k(table: pd.DataFrame) -> pd.DataFrame:
+    """Return of each task and method the rows with its largest K, where that is not its smallest as well."""
+    of_method = table.groupby(["task", "method"])["rollouts"]
+    largest = of_method.transform("max")
+    return table[(table["rollouts"] == largest) & (largest > of_method.transform("min"))]
 
 
 def beside_published(table: pd.DataFrame, published: Path) -> pd.DataFrame:
-    """Return the published rows that have a row of ours beside them.
+    """Return each published row that was measured here too, with our row at the K nearest to the published one.
 
-    Where a published method was evaluated with several K, the row with our K is taken, else that with the largest.
+    That is our row at the same K where there is one; of two K equally near, the smaller.
 
     Args:
         table: of :func:`return_table`.
@@ -80,7 +93,8 @@ def beside_published(table: pd.DataFrame, published: Path) -> pd.DataFrame:
 
     Returns:
         the columns of ``table``, and of the published row: published, published_halfwidth, published_rollouts,
-        published_env_steps (missing where nobody says), source; and ``difference``, ours - published.
+        published_env_steps (missing where nobody says), source; and ``difference``, ours - published. Sorted by task,
+        method, published K and gradient step.
 
     Raises:
         StorageError: the file is missing, is no table, or lacks a column.
@@ -94,19 +108,42 @@ def beside_published(table: pd.DataFrame, published: Path) -> pd.DataFrame:
         }
     )
     both = table.merge(theirs.drop(columns="n_goals", errors="ignore"), on=["task", "method", "gradient_step"])
-    both["same_k"] = both["rollouts"] == both["published_rollouts"]
-    best = both.sort_values(["same_k", "published_rollouts"], kind="stable").drop_duplicates(_KEYS, keep="last")
-    best = best.assign(
-        difference=best["return_mean"] - best["published"],
-        published_env_steps=best["published_env_steps"].astype("Int64"),
+    both["distance"] = (both["rollouts"] - both["published_rollouts"]).abs()
+    nearest = both.sort_values(["distance", "rollouts"], kind="stable").drop_duplicates(_PUBLISHED_KEYS)
+    nearest = nearest.assign(
+        difference=nearest["return_mean"] - nearest["published"],
+        published_env_steps=nearest["published_env_steps"].astype("Int64"),
     )
-    return _sorted(best.drop(columns="same_k"))
+    return _sorted(nearest.drop(columns="distance"), _PUBLISHED_KEYS)
+
+
+def drawn_beside(table: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
+    """Return the published rows that stand in a figure beside our rows of the smallest K: those with the nearest K.
+
+    Of two published K equally near, the smaller.
+
+    Args:
+        table: of :func:`return_table` or a part of it.
+        comparison: of :func:`beside_published`.
+
+    Returns:
+        rows of ``comparison`` with the tasks of ``table``, and ``drawn_rollouts``, the K of our line.
+    """
+    ours = at_smallest_k(table)[["task", "method", "rollouts"]].drop_duplicates()
+    both = comparison.merge(ours.rename(columns={"rollouts": "drawn_rollouts"}), on=["task", "method"])
+    distance = (both["published_rollouts"] - both["drawn_rollouts"]).abs()
+    nearest = both.assign(distance=distance).sort_values(["distance", "published_rollouts"], kind="stable")
+    return _sorted(nearest.drop_duplicates(["task", "method", "gradient_step"]).drop(columns="distance"), _KEYS)
 
 
 def headline_metrics(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Return the figures for ``dvc metrics``, by task and method: returns after 0 and 1 steps, and the gain of 1."""
+    """Return the figures for ``dvc metrics``, by task and method: returns after 0 and 1 steps, and the gain of 1.
+
+    They are those at the method's smallest K.
+    """
     metrics: dict[str, dict[str, dict[str, float | None]]] = {}
-    for row in table[table["gradient_step"] <= 1].to_dict("records"):
+    smallest = at_smallest_k(table)
+    for row in smallest[smallest["gradient_step"] <= 1].to_dict("records"):
         found = metrics.setdefault(row["task"], {}).setdefault(row["method"], {})
         found[f"return_step{row['gradient_step']}"] = _finite(row["return_mean"])
         if row["gradient_step"] == 1:

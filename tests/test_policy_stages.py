@@ -1,0 +1,140 @@
+"""The stages of locomotion as plain functions, on points: what they write, and what they refuse before any work."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from metalib.meta_training.policy_search import COUNT_NAMES
+from metalib.return_files import POLICY_RATES_SCHEMA, load_returns, load_speeds
+from metalib.storage import read_checked_json
+from metalib.trained_policy import TrainedPolicy
+from stages import evaluate_policy, generate_goals, meta_train_policy, train_policy_baseline
+from tests.test_stages import ROOT, edit, refused
+from tools.quick import set_scale
+
+FAMILY = "point_navigation"
+DATA, ARTIFACTS = Path("data") / FAMILY, Path("artifacts") / FAMILY
+MAML, BASELINES, SCORES = ARTIFACTS / "maml", ARTIFACTS / "baselines", ARTIFACTS / "scores"
+
+
+def prepare():
+    for name in ("params.yaml", "machine.yaml"):
+        shutil.copy(ROOT / name, name)
+    set_scale(Path("params.yaml"), "quick")
+    Path("machine.yaml").write_text("workers: 1\n")
+
+
+def run_all():
+    generate_goals.main(FAMILY, DATA)
+    meta_train_policy.main(FAMILY, DATA, MAML)
+    train_policy_baseline.main(FAMILY, DATA, BASELINES)
+    evaluate_policy.main(FAMILY, DATA, ARTIFACTS, SCORES)
+
+
+@pytest.fixture(scope="module", name="trained")
+def _trained(tmp_path_factory):
+    """A folder in which every stage of the points has run once."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        prepare()
+        run_all()
+    return folder
+
+
+@pytest.fixture(name="copy")
+def _copy(trained, tmp_path, monkeypatch):
+    """The same folder as a copy that a test may change."""
+    shutil.copytree(trained, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+
+
+def test_what_the_stages_write(copy):
+    assert sorted(path.name for path in MAML.iterdir()) == ["curves.tsv", "policy.safetensors"]
+    curves = pd.read_csv(MAML / "curves.tsv", sep="\t")
+    assert list(curves) == ["env_steps", "meta_step", "return_before", "return_after", "validation_return"]
+    assert list(curves["meta_step"]) == [1, 2, 3, 4, 5]
+    # 2 tasks x 4 rollouts x 20 steps, before and after the inner step; nobody arrives so early
+    assert list(curves["env_steps"]) == [320, 640, 960, 1280, 1600]
+    assert curves["validation_return"].notna().tolist() == [False] * 4 + [True]
+    policy = TrainedPolicy.load(MAML / "policy.safetensors", FAMILY)
+    assert policy.env_steps == 1600
+    assert [policy.settings[name] for name in COUNT_NAMES] == [0, 0, 0]
+    assert TrainedPolicy.load(BASELINES / "random.safetensors").env_steps == 0
+    oracle = TrainedPolicy.load(BASELINES / "oracle.safetensors")
+    assert oracle.view.goal_size == 2
+    assert oracle.policy.observation_size == 4
+
+
+def test_what_evaluation_writes(copy):
+    returns, settings = load_returns(SCORES / "returns.safetensors")
+    shapes = {(entry.method, entry.rollouts): tuple(entry.values.shape) for entry in returns}
+    assert shapes == {
+        (method, k): (1, 40, 1 if method == "oracle" else 4)
+        for method in ("maml", "pretrained", "oracle", "random")
+        for k in (2, 4)
+    }
+    assert settings["maml"]["activation"] == "tanh"
+    rates = read_checked_json(SCORES / "rates.json", POLICY_RATES_SCHEMA)
+    assert set(rates) == {"pretrained", "random"}
+    tried = {rate: value for rate, value in rates["random"].items() if rate != "chosen"}
+    assert f"{rates['random']['chosen']:g}" == max(tried, key=tried.get)
+    chosen = next(entry for entry in returns if entry.method == "random").rates
+    assert chosen == (rates["random"]["chosen"], rates["random"]["chosen"] / 2, rates["random"]["chosen"] / 2)
+    assert set(load_speeds(SCORES / "speeds.safetensors").values) == {("random", 0), ("maml", 0), ("maml", 1)}
+
+
+def test_two_runs_give_the_same_bytes_at_any_number_of_workers(copy, monkeypatch):
+    before = {path: path.read_bytes() for path in ARTIFACTS.rglob("*") if path.suffix in (".safetensors", ".tsv")}
+    monkeypatch.setenv("METALIB_WORKERS", "2")
+    shutil.rmtree(ARTIFACTS)
+    run_all()
+    assert [path for path, content in before.items() if path.read_bytes() != content] == []
+
+
+@pytest.mark.parametrize("call", [meta_train_policy.main, train_policy_baseline.main])
+def test_an_unknown_family_is_refused(copy, capsys, call):
+    error = refused(capsys, call, "cheetah_velo", DATA, MAML)
+    assert "did you mean cheetah_vel" in error
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("rollouts: {cheetah: 4, ant: 4, point: 4}", "rollouts: {cheetah: 4, ant: 4, point: 0}", "rollouts.point: 0"),
+        ("horizon: {cheetah: 50, ant: 50, point: 20}", "horizon: {cheetah: 50, ant: 50}", "should have at least 3"),
+        ("activation: tanh", "activation: tan", "activation: 'tan' is not allowed"),
+        ("inner_rate: {cheetah_vel", "inner_rate: {cheetah_fly", "cheetah_fly"),
+        ("later_rates: 0.5", "later_rates: 1.5", "later_rates: 1.5"),
+        ("evaluate_policy: {rollouts: [2, 4]}", "evaluate_policy: {rollouts: [0]}", "evaluate_policy.rollouts.0: 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(copy, capsys, old, new, told):
+    edit(old, new)
+    assert told in refused(capsys, meta_train_policy.main, FAMILY, DATA, MAML)
+
+
+def test_an_unknown_part_of_the_observation_is_refused(copy, capsys):
+    edit("    point: {}", "    point: {speed: 0.1}")
+    error = refused(capsys, meta_train_policy.main, FAMILY, DATA, MAML)
+    assert "unknown part of the observation 'speed'; known: positions" in error
+
+
+def test_goals_of_another_family_are_refused(copy, capsys):
+    generate_goals.main("cheetah_vel", Path("data/other"))
+    error = refused(capsys, meta_train_policy.main, FAMILY, Path("data/other"), MAML)
+    assert "holds goals of cheetah_vel, but those of point_navigation are needed" in error
+
+
+def test_a_policy_of_another_family_and_a_damaged_one_are_refused(copy, capsys):
+    arguments = (evaluate_policy.main, "cheetah_dir", DATA, ARTIFACTS, SCORES)
+    assert "holds goals of point_navigation" in refused(capsys, *arguments)
+    generate_goals.main("cheetah_dir", Path("data/other"))
+    arguments = (evaluate_policy.main, "cheetah_dir", Path("data/other"), ARTIFACTS, SCORES)
+    assert "holds a policy for point_navigation, but one for cheetah_dir is needed" in refused(capsys, *arguments)
+    path = MAML / "policy.safetensors"
+    path.write_bytes(path.read_bytes()[:-40])
+    assert "is damaged" in refused(capsys, evaluate_policy.main, FAMILY, DATA, ARTIFACTS, SCORES)
+    assert (SCORES / "returns.safetensors").exists()
