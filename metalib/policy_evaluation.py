@@ -1,6 +1,5 @@
 """What policies earn on held-out goals, before and after gradient steps."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -28,7 +27,7 @@ def adapted_returns(
     """Return the mean return of each goal's rollouts after 0, 1, ..., ``steps`` gradient steps.
 
     Returns are undiscounted. The rollouts of a step are fresh: what the policy adapted on are those of the steps
-    before.
+    before. Where a goal's rollouts all broke down, it is NaN.
 
     Args:
         trained: the policy, all seeds.
@@ -47,7 +46,8 @@ def adapted_returns(
     of_seeds = []
     for phi in trained.phi:
         iterates = adaptation.iterates(phi, goals, steps, generators)
-        of_seeds.append(torch.stack([iterate.found.returns.mean(dim=1) for iterate in iterates], dim=1))
+        means = [iterate.found.returns.mean(dim=1).masked_fill(iterate.found.broken, torch.nan) for iterate in iterates]
+        of_seeds.append(torch.stack(means, dim=1))
         advance(steps + 1)
     return torch.stack(of_seeds)
 
@@ -71,14 +71,13 @@ def choose_policy_rate(
         advance: as above.
 
     Returns:
-        the mean return over seeds and goals by rate (None where it is not finite), and which rate is "chosen": the
-        best, of equals the smallest.
+        the mean return over seeds and goals by rate, None where a policy broke down, and which rate is "chosen": the
+        best, of equals the smallest; the smallest as well where policies broke down at every rate.
     """
     found = {
         rate: adapted_returns(trained, GradientDescent(rate), goals, trained.rollouts, 1, threads, generators, advance)
         for rate in sorted(rates)
     }
-    means = {rate: values[..., 1].mean().item() for rate, values in found.items()}
-    finite = {rate: mean for rate, mean in means.items() if math.isfinite(mean)}
-    chosen = max(finite, key=lambda rate: finite[rate]) if finite else min(means)
-    return {"chosen": chosen, **{f"{rate:g}": finite.get(rate) for rate in means}}
+    means = {rate: values[..., 1].mean().item() for rate, values in found.items() if values.isfinite().all()}
+    chosen = max(means, key=lambda rate: means[rate]) if means else min(found)
+    return {"chosen": chosen, **{f"{rate:g}": means.get(rate) for rate in found}}

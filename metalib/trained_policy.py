@@ -118,6 +118,7 @@ class TrainedPolicy:
         steps = max(self.inner_steps, 1) if steps is None else steps
         if steps < 0:
             raise ValueError(f"steps must be 0 or more, got {steps}")
+        self.family.check_goals(goals)
         adaptation = self.adaptation(rule, rollouts)
         return adaptation.adapted(self.phi[index], goals, steps, lambda step: generator)
 

@@ -97,7 +97,7 @@ def policy_batch(policy: GaussianPolicy, thetas: Tensor, found: Trajectories, ad
     """
     taken = found.mask.flatten(1)
     counts = taken.sum(dim=1, keepdim=True)
-    n = int(counts.max())
+    n = max(int(counts.max()), 1)  # where every rollout broke at once, a step of padding
     # Steps first, in their order; padding after them.
     order = None if bool(taken.all()) else taken.int().argsort(dim=1, descending=True, stable=True)[:, :n]
 

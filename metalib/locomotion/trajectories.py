@@ -34,6 +34,11 @@ class Trajectories(NamedTuple):
         return self.rewards.sum(dim=-1, dtype=torch.float64)
 
     @property
+    def broken(self) -> Tensor:
+        """Tasks of which no rollout stayed finite, ``[task]`` bool: their returns say nothing."""
+        return self.non_finite.all(dim=-1)
+
+    @property
     def lengths(self) -> Tensor:
         """The number of steps of every rollout, ``[task, rollout]``."""
         return self.mask.sum(dim=-1)

@@ -71,7 +71,9 @@ class PolicySearch:
         """Return the state before the first of ``n_steps`` meta-steps from ``phi`` ``[n_phi]``."""
         curve = torch.full((n_steps, len(CURVE_COLUMNS)), torch.nan, dtype=torch.float64)
         worst = torch.tensor(-torch.inf, dtype=torch.float64)
-        return SearchState(phi, phi, worst, torch.tensor(0), curve, torch.zeros(len(COUNT_NAMES), dtype=torch.int64))
+        return SearchState(
+            phi, phi.clone(), worst, torch.tensor(0), curve, torch.zeros(len(COUNT_NAMES), dtype=torch.int64)
+        )
 
     def run(self, state: SearchState, first_step: int = 0) -> Iterator[SearchState]:
         """Yield the state after each meta-step from ``first_step`` on; a resumed search repeats the same steps."""
@@ -94,7 +96,7 @@ class PolicySearch:
         taken = sum(int(iterate.found.mask.sum()) for iterate in iterates)
         curve = state.curve.clone()
         curve[step, :3] = torch.tensor(
-            [so_far + taken, _mean_return(iterates[0].found), _mean_return(iterates[-1].found)]
+            [so_far + taken, _mean_return(iterates[0].found), _mean_return(iterates[-1].found)], dtype=torch.float64
         )
         wrong = torch.tensor(
             [
@@ -132,10 +134,11 @@ class PolicySearch:
         curve = state.curve.clone()
         curve[step, 3] = found
         state = state._replace(curve=curve)
-        if found <= state.best_return.item():
+        if bool(iterates[-1].found.broken.any()) or found <= state.best_return.item():
             return state
         best = torch.tensor(found, dtype=torch.float64)
-        return state._replace(best_phi=state.phi, best_return=best, best_step=torch.tensor(step + 1))
+        # A copy: a file of saved state holds no two tensors that share memory.
+        return state._replace(best_phi=state.phi.clone(), best_return=best, best_step=torch.tensor(step + 1))
 
 
 def _mean_return(found: Trajectories) -> float:

@@ -9,17 +9,22 @@ from metalib.losses import Batch, mean_squared_error
 from metalib.networks import MLP
 from metalib.randomness import generator
 from metalib.tasks import Sinusoid
-from metalib.update_rules import GradientDescent, LSTMRule, from_dict
+from metalib.update_rules import GradientDescent, LSTMRule, MetaSGD, ScheduledGradientDescent, from_dict
 
+ARCHITECTURE = MLP((1, 8, 1))
+LOSS = mean_squared_error(ARCHITECTURE.network())
+N_PARAMETERS = ARCHITECTURE.network().n_parameters
 RULES = {
     "gradient descent": GradientDescent(0.01),
     "gradient descent, first order": GradientDescent(0.01, first_order=True),
     "lstm": LSTMRule(),
     "lstm, logits fed back": LSTMRule(hidden_size=3, feedback="logits"),
     "lstm, exact": LSTMRule(hidden_size=3, first_order=False),
+    "meta-sgd": MetaSGD(N_PARAMETERS, 0.01),
+    "meta-sgd, first order": MetaSGD(N_PARAMETERS, 0.01, first_order=True),
+    "scheduled gradient descent": ScheduledGradientDescent((0.01, 0.005)),
+    "scheduled gradient descent, first order": ScheduledGradientDescent((0.01, 0.005), first_order=True),
 }
-ARCHITECTURE = MLP((1, 8, 1))
-LOSS = mean_squared_error(ARCHITECTURE.network())
 
 
 @pytest.fixture(params=RULES, name="rule")

@@ -53,8 +53,8 @@ def test_hessians_differ_by_the_product_of_scores():
 def test_away_from_the_policy_that_acted(kind):
     moved, of = THETA + 0.1 * made_up_theta(1), batch()
     torch.testing.assert_close(SURROGATES[kind](POLICY)(moved, of), hand_loss(kind, moved, of), rtol=1e-12, atol=1e-14)
-    first, second = (torch.func.grad(f(POLICY))(moved, of) for f in (likelihood_ratio, log_probability))
-    assert not torch.allclose(first, second, rtol=0.01)
+    ratio, logarithm = (torch.func.grad(f(POLICY))(moved, of) for f in (likelihood_ratio, log_probability))
+    assert not torch.allclose(ratio, logarithm, rtol=0.01)
 
 
 def test_log_probabilities_are_summed_over_the_parts_of_an_action():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metalib.meta_training.trust_region import TrustRegion, conjugate_gradients, trust_region_step
@@ -49,9 +49,9 @@ def test_the_step_is_the_natural_gradient_scaled_to_the_bound(bound, damping):
 
 def test_a_step_too_long_for_the_loss_is_shrunk_until_it_lowers_it():
     curved = Quadratic(bend=100.0)
-    settings = TrustRegion(1.0, N + 4, 1e-3, shrink=0.5)
-    full = trust_region_step(Quadratic(), PHI, settings).phi - PHI
-    step = trust_region_step(curved, PHI, settings)
+    region = TrustRegion(1.0, N + 4, 1e-3, shrink=0.5)
+    full = trust_region_step(Quadratic(), PHI, region).phi - PHI
+    step = trust_region_step(curved, PHI, region)
     times = round(math.log2(full.norm() / (step.phi - PHI).norm()))
     assert times >= 1
     torch.testing.assert_close(step.phi - PHI, full / 2**times, rtol=1e-12, atol=0)
@@ -97,6 +97,7 @@ class Adversary:
         return torch.tensor(loss), torch.tensor(divergence)
 
 
+@settings(deadline=None)
 @given(
     before=NASTY,
     slope=st.lists(NASTY, min_size=2, max_size=2),
@@ -106,8 +107,8 @@ class Adversary:
 )
 def test_the_line_search_accepts_nothing_worse(before, slope, stretch, answers, damping):
     problem, phi = Adversary(before, slope, stretch, answers), torch.zeros(2)
-    settings = TrustRegion(damping=damping, tries=5)
-    step = trust_region_step(problem, phi, settings)
+    region = TrustRegion(damping=damping, tries=5)
+    step = trust_region_step(problem, phi, region)
     assert len(problem.asked) <= 5
     if not step.accepted:
         assert step.phi is phi
@@ -115,7 +116,7 @@ def test_the_line_search_accepts_nothing_worse(before, slope, stretch, answers, 
         return
     assert step.loss_after < before
     assert math.isfinite(step.loss_after)
-    assert step.divergence <= settings.bound
+    assert step.divergence <= region.bound
     assert step.phi is problem.asked[-1]
     assert step.phi.isfinite().all()
     assert (step.loss_after, step.divergence) == pytest.approx(answers[(len(problem.asked) - 1) % len(answers)])

@@ -1,0 +1,195 @@
+"""Meta-training of policies, on a point that walks to a goal."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from metalib.errors import Interrupted
+from metalib.locomotion import advantages
+from metalib.locomotion.collector import collect
+from metalib.locomotion.value_baseline import fit_values
+from metalib.locomotion.view import ObservationView
+from metalib.meta_training.checkpoints import Checkpoints, Progress
+from metalib.meta_training.policy_search import COUNT_NAMES, CURVE_COLUMNS
+from metalib.randomness import generator
+from metalib.update_rules import MetaSGD
+from tests.point_search import POINT, adaptation, search, small_policy, start
+
+WITH_GOAL = ObservationView.of(POINT, {}, with_goal=True)
+
+
+def run(of, phi, n_steps):
+    *_, last = of.run(of.start(phi, n_steps))
+    return last
+
+
+def column(state, name):
+    return state.curve[:, CURVE_COLUMNS.index(name)]
+
+
+def counts(state):
+    return dict(zip(COUNT_NAMES, state.counts.tolist(), strict=True))
+
+
+def bytes_of(state):
+    return [part.numpy().tobytes() for part in state]
+
+
+def validation_return(of, phi, inner_steps):
+    iterates = of.adaptation.iterates(
+        phi, of.validation_goals, inner_steps, lambda t: generator(0, f"validation rollouts, iterate {t}")
+    )
+    return iterates[-1].found.returns.mean().item()
+
+
+def test_it_learns_to_adapt():
+    of = search()
+    state = run(of, start(), 10)
+    before = validation_return(of, start(), 1)
+    assert column(state, "validation_return")[-1].item() == validation_return(of, state.phi, 1)
+    assert state.best_return.item() > before + 0.5
+    gain = (column(state, "return_after") - column(state, "return_before"))[-3:].mean()
+    assert gain > 0.3
+    assert counts(state) == dict.fromkeys(COUNT_NAMES, 0)
+
+
+def test_the_oracle_learns_to_go_to_the_goal_it_is_shown():
+    of = search(adaptation(view=WITH_GOAL), inner_steps=0, bound=0.05)
+    state = run(of, start(WITH_GOAL), 12)
+    assert state.best_return.item() > validation_return(of, start(WITH_GOAL), 0) + 5
+    assert torch.equal(column(state, "return_before"), column(state, "return_after"))
+
+
+def test_pretraining_has_a_goal_for_each_rollout():
+    of = search(inner_steps=0, goal_per_rollout=True, meta_batch=3)
+    state = run(of, start(), 2)
+    goals = POINT.draw_goals(generator(0, "meta-training goals", 0), 3 * 10).view(3, 10, 2)
+    numbers = generator(0, "meta-training rollouts, iterate 0", 0)
+    found = collect(POINT, small_policy(), start().expand(3, -1), goals, 10, 10, numbers, threads=1)
+    assert column(state, "return_before")[0].item() == found.returns.mean().item()
+    assert column(state, "env_steps")[0].item() == found.mask.sum().item()
+
+
+def test_environment_steps_are_those_of_all_iterates():
+    state = run(search(meta_batch=2), start(), 3)
+    steps = column(state, "env_steps")
+    assert torch.equal(steps, steps.round())
+    taken = torch.diff(steps, prepend=torch.zeros(1).double())
+    assert ((taken > 0) & (taken <= 2 * 2 * 10 * 10)).all()
+
+
+def test_the_learned_rates_move_too():
+    rule = MetaSGD(small_policy().n_parameters, 0.02)
+    phi = torch.cat([start(), rule.initial_omega(generator(0, "omega"))])
+    state = run(search(adaptation(rule), meta_batch=3), phi, 1)
+    assert (state.phi != phi)[small_policy().n_parameters :].any()
+
+
+def test_same_seed_same_bytes_and_another_seed_others():
+    first, again, other = (run(search(meta_batch=2, seed=seed), start(), 2) for seed in (0, 0, 1))
+    assert bytes_of(first) == bytes_of(again)
+    assert not torch.equal(other.phi, first.phi)
+
+
+@pytest.mark.parametrize("stop", [1, 2])
+def test_a_stopped_search_goes_on_to_the_same_bytes(stop, tmp_path):
+    of = search(meta_batch=2, validate_every=1)
+    whole = run(of, start(), 3)
+    asked = iter([False] * (stop - 1) + [True])
+    checkpoints = Checkpoints(tmp_path / "state.safetensors", "key", 1e9, lambda: next(asked))
+    with pytest.raises(Interrupted, match=f"stopped after {stop} steps"):
+        for done, state in enumerate(of.run(of.start(start(), 3)), start=1):
+            checkpoints.keep(Progress(done, state, {}))
+    progress = Checkpoints(tmp_path / "state.safetensors", "key", 1e9).restore(of.start(torch.zeros_like(start()), 3))
+    assert progress.steps == stop
+    *_, resumed = of.run(progress.state, progress.steps)
+    assert bytes_of(resumed) == bytes_of(whole)
+
+
+def test_validation_keeps_the_best():
+    of = search(inner_steps=0, bound=1.0, meta_batch=2, validate_every=2)
+    states = list(of.run(of.start(start(), 5)))
+    looked = [2, 4, 5]  # every second, and the last
+    found = {step: validation_return(of, states[step - 1].phi, 0) for step in looked}
+    last = states[-1]
+    curve = column(last, "validation_return")
+    assert [step for step in range(1, 6) if not math.isnan(curve[step - 1])] == looked
+    assert [curve[step - 1].item() for step in looked] == list(found.values())
+    best = max(found, key=lambda step: found[step])
+    assert best != looked[-1]
+    assert (last.best_step.item(), last.best_return.item()) == (best, found[best])
+    assert torch.equal(last.best_phi, states[best - 1].phi)
+    assert not torch.equal(last.best_phi, last.phi)
+
+
+def test_a_search_without_advantages_stays_and_counts_it():
+    of = search(adaptation(rollouts=1, horizon=1), inner_steps=0, meta_batch=2)
+    state = run(of, start(), 3)
+    assert torch.equal(state.phi, start())
+    assert counts(state) == {"non_finite_rollouts": 0, "singular_baseline_fits": 0, "failed_line_searches": 3}
+
+
+class Spoiled:
+    """A sampler whose observations are all equal and whose first rollout of each task broke."""
+
+    def __init__(self, of):
+        self.family, self.policy, self.rollouts, self.threads = of.family, of.policy, of.rollouts, of.threads
+        self.of = of
+
+    def collect(self, thetas, goals, numbers):
+        found = self.of.collect(thetas, goals, numbers)
+        broken = torch.zeros_like(found.non_finite)
+        broken[:, 0] = True
+        return found._replace(observations=torch.ones_like(found.observations), non_finite=broken)
+
+
+def test_what_goes_wrong_is_counted(monkeypatch):
+    monkeypatch.setattr(
+        advantages, "fit_values", lambda seen, targets, mask: fit_values(seen, targets, mask, ridge=1e-17)
+    )
+    adapts = adaptation(rollouts=16, horizon=1)
+    of = search(replace(adapts, sampler=Spoiled(adapts.sampler)), meta_batch=2, validate_every=9)
+    states = list(of.run(of.start(start(), 2)))
+    for step, state in enumerate(states, start=1):
+        assert counts(state)["non_finite_rollouts"] == 2 * 2 * step
+        assert counts(state)["singular_baseline_fits"] == 2 * 2 * step
+
+
+@pytest.mark.parametrize("inner_steps", [0, 1])
+def test_a_policy_that_is_no_number_stays_is_counted_and_is_never_the_best(inner_steps):
+    broken = torch.full_like(start(), torch.nan)
+    of = search(inner_steps=inner_steps, meta_batch=2, validate_every=1)
+    state = run(of, broken, 1)
+    assert counts(state)["non_finite_rollouts"] == (inner_steps + 1) * 2 * 10
+    assert counts(state)["failed_line_searches"] == 1
+    assert state.phi.isnan().all()
+    assert state.best_return.item() == -math.inf
+    assert state.best_step.item() == 0
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_replay_repeats_the_iterates_that_acted_to_the_bit(steps):
+    of = search(meta_batch=3)
+    goals = POINT.draw_goals(generator(0, "goals"), 3)
+
+    def numbers(step):
+        return generator(0, "rollouts", step)
+
+    iterates = of.adaptation.iterates(start(), goals, steps, numbers)
+    assert torch.equal(of.adaptation.adapted(start(), goals, steps, numbers), iterates[-1].thetas)
+    _, divergence = of._problem(iterates).evaluate(start())
+    assert divergence.item() == 0.0
+    _, elsewhere = of._problem(iterates).evaluate(start() + 0.01)
+    assert elsewhere.item() > 0
+    if steps:
+        others = goals.clone()
+        others[1] = -goals[1]
+        moved = of.adaptation.adapted(start(), others, steps, numbers)
+        assert [torch.equal(*pair) for pair in zip(moved, iterates[-1].thetas, strict=True)] == [True, False, True]
+
+
+def test_two_threads_make_the_same_search():
+    one, two = (run(search(adaptation(threads=threads), meta_batch=4), start(), 1) for threads in (1, 2))
+    torch.testing.assert_close(two.phi, one.phi, rtol=0, atol=1e-5)  # matrix products of acting are of another shape
