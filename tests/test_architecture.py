@@ -29,7 +29,7 @@ ALLOWED = {
     "losses": {"networks"},
     "statistics": set(),
     "tasks": BASE | {"storage"},
-    "locomotion": BASE | {"errors", "storage"},
+    "locomotion": BASE | {"compilation", "errors", "storage"},
     "update_rules": BASE | {"compilation"},
     "meta_parameters": {"update_rules"},
     "adaptation": {"losses", "update_rules"},
