@@ -38,8 +38,9 @@ class NativeStepper:
         rows = [torch.zeros(n_bodies, size, dtype=torch.float64) for size in sizes]
         self.state, self._warmstart, self.controls, derived = rows
         self.derived = _split(derived, body) if derived.shape[1] else None
-        pointers = [ctypes.c_void_p(row.data_ptr()) for row in rows]  # a tensor without numbers has none
-        self._rows, counts = rows, [ctypes.c_int64(count) for count in (body.substeps, n_bodies, threads)]
+        pointers = [ctypes.c_void_p(row.data_ptr()) for row in rows]
+        self._rows = rows  # which compiled code writes to
+        counts = [ctypes.c_int64(number) for number in (body.substeps, threads, body.name == "ant")]
         self._stepper = ctypes.c_void_p(library.stepper_open(ctypes.c_void_p(model._address), *counts, *pointers))
         weakref.finalize(self, library.stepper_close, self._stepper)
 

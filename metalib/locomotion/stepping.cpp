@@ -3,11 +3,10 @@
 // mj_step is: three checks, mj_forward, one integration. Left out here are
 // - the checks, which only warn where automatic resets are off (bodies.py), and sensors, which nobody reads;
 // - cameras, lights, flexes, tendons, islands and sleep, which mj_fwdPosition also goes through: these bodies have none, or
-//   none that moves them. the inner stages of mj_RungeKutta are MuJoCo's own, and complete;
-// - for a body with `derived` quantities the stages of positions and velocities of a step's first forward computation: the
-//   one that found contact forces after the step before has them already, and only the action has changed since.
+//   none that moves them. The inner stages of mj_RungeKutta are MuJoCo's own, and complete.
 //
-// What a row of `state` and `warmstart` says is a body's whole state: it may be rewritten between calls.
+// A thread has one mjData for all its bodies, which stays in the processor's cache. One a body would spare ants the stages
+// of positions and velocities that derive() has computed when the next step begins; fetching it takes as long.
 #include <mujoco/mujoco.h>
 
 #include <algorithm>
@@ -21,35 +20,24 @@ namespace {
 constexpr int TORSO = 1;  // the first body after the world
 constexpr int FORCE = 6;  // torque and force
 
-// One row a body, of the caller's memory.
+// The caller's memory, one row a body. State and warm start together are a body's whole state; both may be rewritten.
 struct Rows {
   double* state;           // positions, velocities: nq + nv
   double* warmstart;       // the solver's: nv
   const double* controls;  // nu
-  double* derived;         // contact forces 6 nbody, torso rotation 9, centre of mass 3, its x-velocity 1; or null
+  double* derived;         // contact forces 6 nbody, torso rotation 9, centre of mass 3, its x-velocity 1
 };
 
 void copy(double* to, const double* from, int count) { std::memcpy(to, from, count * sizeof(double)); }
 
-bool same(const double* one, const double* other, int count) {
-  return std::memcmp(one, other, count * sizeof(double)) == 0;  // also of what is no number
-}
-
-// mj_fwdPosition and mj_fwdVelocity.
-void forward_position_and_velocity(const mjModel* m, mjData* d) {
-  mj_kinematics(m, d);
-  mj_comPos(m, d);
+// What remains of mj_forward after these three: mj_kinematics, mj_comPos, mj_collision.
+void forward_after_collision(const mjModel* m, mjData* d) {
   mj_makeM(m, d);
   mj_factorM(m, d);
-  mj_collision(m, d);
   mj_makeConstraint(m, d);
   mj_transmission(m, d);
   mj_projectConstraint(m, d);
   mj_fwdVelocity(m, d);
-}
-
-// The rest of mj_forward: what depends on controls.
-void forward_acceleration(const mjModel* m, mjData* d) {
   mj_fwdActuation(m, d);
   mj_fwdAcceleration(m, d);
   mj_fwdConstraint(m, d);
@@ -57,94 +45,84 @@ void forward_acceleration(const mjModel* m, mjData* d) {
 
 class Stepper {
  public:
-  Stepper(const mjModel* model, int substeps, int64_t bodies, int64_t threads, const Rows& rows)
-      : m_(model), substeps_(substeps), threads_(threads), rows_(rows), data_(rows.derived ? bodies : threads) {}
-
-  ~Stepper() {
-    for (mjData* d : data_) {
-      if (d) mj_deleteData(d);
-    }
+  Stepper(const mjModel* model, int substeps, int64_t threads, bool derives, const Rows& rows)
+      : m_(model), substeps_(substeps), derives_(derives), rows_(rows), data_(threads) {
+    for (mjData*& d : data_) d = mj_makeData(m_);
   }
 
-  // Calls one function for each of the bodies `ids`, or of the first `count` if null, in contiguous shares on threads.
-  void each(const int64_t* ids, int64_t count, void (Stepper::*function)(int64_t body, int64_t thread)) {
+  ~Stepper() {
+    for (mjData* d : data_) mj_deleteData(d);
+  }
+
+  // Calls a function for each of `count` bodies, the first ones if `ids` is null, in contiguous shares on threads.
+  void each(const int64_t* ids, int64_t count, void (Stepper::*function)(mjData* d, int64_t body)) {
+    const auto threads = static_cast<int64_t>(data_.size());
     auto share = [=, this](int64_t thread) {
-      const int64_t last = count * (thread + 1) / threads_;
-      for (int64_t i = count * thread / threads_; i < last; ++i) (this->*function)(ids ? ids[i] : i, thread);
+      const int64_t last = count * (thread + 1) / threads;
+      for (int64_t i = count * thread / threads; i < last; ++i) (this->*function)(data_[thread], ids ? ids[i] : i);
     };
-    std::vector<std::jthread> others;  // which are joined at the end of this block
-    for (int64_t thread = 1; thread < threads_; ++thread) others.emplace_back(share, thread);
+    std::vector<std::jthread> others;  // joined at the end of this block
+    for (int64_t thread = 1; thread < threads; ++thread) others.emplace_back(share, thread);
     share(0);
   }
 
-  void step(int64_t body, int64_t thread) {
-    mjData* d = data(body, thread);
-    bool current = load(d, body);
+  void step(mjData* d, int64_t body) {
+    load(d, body);
     for (int substep = 0; substep < substeps_; ++substep) {
-      if (!current) forward_position_and_velocity(m_, d);
-      forward_acceleration(m_, d);
+      mj_kinematics(m_, d);
+      mj_comPos(m_, d);
+      mj_collision(m_, d);
+      forward_after_collision(m_, d);
       m_->opt.integrator == mjINT_RK4 ? mj_RungeKutta(m_, d, 4) : mj_Euler(m_, d);
-      current = false;
     }
     copy(state(body), d->qpos, m_->nq);
     copy(state(body) + m_->nq, d->qvel, m_->nv);
     copy(warmstart(body), d->qacc_warmstart, m_->nv);
-    if (rows_.derived) derive(d, body);
+    if (derives_) derive(d, body);
   }
 
-  void forward(int64_t body, int64_t thread) {
-    mjData* d = data(body, thread);
+  void forward(mjData* d, int64_t body) {
     load(d, body);
-    if (rows_.derived) derive(d, body);
+    derive(d, body);
   }
 
  private:
   double* state(int64_t body) { return rows_.state + body * (m_->nq + m_->nv); }
   double* warmstart(int64_t body) { return rows_.warmstart + body * m_->nv; }
 
-  // A thread's one mjData stays in its cache, which 800 of them would not: a fifth of a half-cheetah's step. Bodies with
-  // derived quantities have one each all the same: it holds the stages that the next step starts from.
-  mjData* data(int64_t body, int64_t thread) {
-    mjData*& d = data_[rows_.derived ? body : thread];
-    if (!d) {
-      d = mj_makeData(m_);
-      forward_position_and_velocity(m_, d);  // so that the stages are always those of the positions beside them
-    }
-    return d;
-  }
-
-  // Takes a body's state over. Returns whether the stages of position and velocity are those of this state.
-  bool load(mjData* d, int64_t body) {
-    const double *qpos = state(body), *qvel = qpos + m_->nq;
-    copy(d->ctrl, rows_.controls + body * m_->nu, m_->nu);
+  void load(mjData* d, int64_t body) {
+    copy(d->qpos, state(body), m_->nq);
+    copy(d->qvel, state(body) + m_->nq, m_->nv);
     copy(d->qacc_warmstart, warmstart(body), m_->nv);
-    if (rows_.derived && same(d->qpos, qpos, m_->nq) && same(d->qvel, qvel, m_->nv)) return true;
-    copy(d->qpos, qpos, m_->nq);
-    copy(d->qvel, qvel, m_->nv);
-    return false;
+    copy(d->ctrl, rows_.controls + body * m_->nu, m_->nu);
   }
 
-  // Writes what mj_forward says of the state under the action just taken; without a contact there is no force to solve for.
+  // Writes what mj_forward says of the state under the action just taken. Only a contact exerts a force, and without one
+  // nothing has to be solved.
   void derive(mjData* d, int64_t body) {
     const int forces = FORCE * m_->nbody;
     double* row = rows_.derived + body * (forces + 9 + 3 + 1);
-    forward_position_and_velocity(m_, d);
-    mj_subtreeVel(m_, d);
+    mj_kinematics(m_, d);
+    mj_comPos(m_, d);
+    mj_collision(m_, d);
     if (d->ncon) {
-      forward_acceleration(m_, d);
+      forward_after_collision(m_, d);
       mj_rnePostConstraint(m_, d);
       copy(row, d->cfrc_ext, forces);
     } else {
+      mj_comVel(m_, d);
       std::fill_n(row, forces, 0.0);
     }
-    copy(row += forces, d->xmat + 9 * TORSO, 9);
-    copy(row += 9, d->subtree_com + 3 * TORSO, 3);
-    row[3] = d->subtree_linvel[3 * TORSO];
+    mj_subtreeVel(m_, d);
+    row += forces;
+    copy(row, d->xmat + 9 * TORSO, 9);
+    copy(row + 9, d->subtree_com + 3 * TORSO, 3);
+    row[9 + 3] = d->subtree_linvel[3 * TORSO];
   }
 
   const mjModel* m_;
   int substeps_;
-  int64_t threads_;
+  bool derives_;
   Rows rows_;
   std::vector<mjData*> data_;
 };
@@ -153,16 +131,16 @@ class Stepper {
 
 extern "C" {
 
-Stepper* stepper_open(const mjModel* model, int64_t substeps, int64_t bodies, int64_t threads, double* state,
+Stepper* stepper_open(const mjModel* model, int64_t substeps, int64_t threads, int64_t derives, double* state,
                       double* warmstart, const double* controls, double* derived) {
-  return new Stepper(model, static_cast<int>(substeps), bodies, threads, {state, warmstart, controls, derived});
+  return new Stepper(model, static_cast<int>(substeps), threads, derives, {state, warmstart, controls, derived});
 }
 
 void stepper_close(Stepper* stepper) { delete stepper; }
 
 void stepper_step(Stepper* stepper, const int64_t* ids, int64_t count) { stepper->each(ids, count, &Stepper::step); }
 
-// Computes derived quantities of states that were written by hand.
+// Brings derived quantities to states that were written; for a stepper that derives.
 void stepper_forward(Stepper* stepper, const int64_t* ids, int64_t count) {
   stepper->each(ids, count, &Stepper::forward);
 }
