@@ -40,7 +40,7 @@ class NativeStepper:
         self.derived = _split(derived, body) if derived.shape[1] else None
         pointers = [ctypes.c_void_p(row.data_ptr()) for row in rows]
         self._rows = rows  # which compiled code writes to
-        counts = [ctypes.c_int64(number) for number in (body.substeps, threads, body.name == "ant")]
+        counts = [ctypes.c_int64(number) for number in (body.substeps, n_bodies, threads, body.name == "ant")]
         self._stepper = ctypes.c_void_p(library.stepper_open(ctypes.c_void_p(model._address), *counts, *pointers))
         weakref.finalize(self, library.stepper_close, self._stepper)
 

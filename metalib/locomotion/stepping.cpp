@@ -6,12 +6,14 @@
 //   none that moves them. The inner stages of mj_RungeKutta are MuJoCo's own, and complete.
 //
 // A thread has one mjData for all its bodies, which stays in the processor's cache. One a body would spare ants the stages
-// of positions and velocities that derive() has computed when the next step begins; fetching it takes as long.
+// of positions and velocities that derive() has computed when the next step begins; fetching it takes as long. Of these
+// stages one bit is kept, that nothing touches: a quarter of a forward computation looks for contacts.
 #include <mujoco/mujoco.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <thread>
 #include <vector>
 
@@ -45,8 +47,9 @@ void forward_after_collision(const mjModel* m, mjData* d) {
 
 class Stepper {
  public:
-  Stepper(const mjModel* model, int substeps, int64_t threads, bool derives, const Rows& rows)
-      : m_(model), substeps_(substeps), derives_(derives), rows_(rows), data_(threads) {
+  Stepper(const mjModel* model, int substeps, int64_t bodies, int64_t threads, bool derives, const Rows& rows)
+      : m_(model), substeps_(substeps), derives_(derives), rows_(rows), data_(threads),
+        untouched_(derives ? bodies * model->nq : 0, std::numeric_limits<double>::quiet_NaN()) {
     for (mjData*& d : data_) d = mj_makeData(m_);
   }
 
@@ -68,10 +71,11 @@ class Stepper {
 
   void step(mjData* d, int64_t body) {
     load(d, body);
-    for (int substep = 0; substep < substeps_; ++substep) {
+    bool touches = !derives_ || std::memcmp(d->qpos, untouched(body), m_->nq * sizeof(double)) != 0;
+    for (int substep = 0; substep < substeps_; ++substep, touches = true) {
       mj_kinematics(m_, d);
       mj_comPos(m_, d);
-      mj_collision(m_, d);
+      touches ? mj_collision(m_, d) : void(d->ncon = 0);
       forward_after_collision(m_, d);
       m_->opt.integrator == mjINT_RK4 ? mj_RungeKutta(m_, d, 4) : mj_Euler(m_, d);
     }
@@ -90,6 +94,8 @@ class Stepper {
   double* state(int64_t body) { return rows_.state + body * (m_->nq + m_->nv); }
   double* warmstart(int64_t body) { return rows_.warmstart + body * m_->nv; }
 
+  double* untouched(int64_t body) { return untouched_.data() + body * m_->nq; }
+
   void load(mjData* d, int64_t body) {
     copy(d->qpos, state(body), m_->nq);
     copy(d->qvel, state(body) + m_->nq, m_->nv);
@@ -106,10 +112,12 @@ class Stepper {
     mj_comPos(m_, d);
     mj_collision(m_, d);
     if (d->ncon) {
+      untouched(body)[0] = std::numeric_limits<double>::quiet_NaN();
       forward_after_collision(m_, d);
       mj_rnePostConstraint(m_, d);
       copy(row, d->cfrc_ext, forces);
     } else {
+      copy(untouched(body), d->qpos, m_->nq);
       mj_comVel(m_, d);
       std::fill_n(row, forces, 0.0);
     }
@@ -125,15 +133,17 @@ class Stepper {
   bool derives_;
   Rows rows_;
   std::vector<mjData*> data_;
+  std::vector<double> untouched_;  // positions without a contact, as derive() found them; NaN where there was one
 };
 
 }  // namespace
 
 extern "C" {
 
-Stepper* stepper_open(const mjModel* model, int64_t substeps, int64_t threads, int64_t derives, double* state,
-                      double* warmstart, const double* controls, double* derived) {
-  return new Stepper(model, static_cast<int>(substeps), threads, derives, {state, warmstart, controls, derived});
+Stepper* stepper_open(const mjModel* model, int64_t substeps, int64_t bodies, int64_t threads, int64_t derives,
+                      double* state, double* warmstart, const double* controls, double* derived) {
+  const Rows rows{state, warmstart, controls, derived};
+  return new Stepper(model, static_cast<int>(substeps), bodies, threads, derives, rows);
 }
 
 void stepper_close(Stepper* stepper) { delete stepper; }
