@@ -53,8 +53,8 @@ class AntSensing:
     """125 numbers: joint positions, joint velocities, contact forces clipped to [-1, 1] of the world and 13 parts,
     the torso's rotation matrix, the centre of mass.
 
-    Contact forces are those that a fresh ``mj_forward`` finds under the action just taken, as in the original. That is
-    one forward computation more than the four of a Runge-Kutta step.
+    Contact forces are those that a fresh ``mj_forward`` finds under the action just taken, as in the original. Where
+    there is a contact that is one forward computation more than the four of a Runge-Kutta step.
     """  # fmt: skip
 
     def __init__(self, state: Tensor, derived: Derived) -> None:

@@ -59,11 +59,12 @@ class Stepper {
 
   // Calls a function for each of `count` bodies, the first ones if `ids` is null, in contiguous shares on threads.
   void each(const int64_t* ids, int64_t count, void (Stepper::*function)(mjData* d, int64_t body)) {
-    const auto threads = static_cast<int64_t>(data_.size());
+    const auto threads = std::min(static_cast<int64_t>(data_.size()), count);
     auto share = [=, this](int64_t thread) {
       const int64_t last = count * (thread + 1) / threads;
       for (int64_t i = count * thread / threads; i < last; ++i) (this->*function)(data_[thread], ids ? ids[i] : i);
     };
+    if (!count) return;
     std::vector<std::jthread> others;  // joined at the end of this block
     for (int64_t thread = 1; thread < threads; ++thread) others.emplace_back(share, thread);
     share(0);
