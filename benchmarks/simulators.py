@@ -1,5 +1,6 @@
 """Programs that step bodies, each measured in a process of its own by :mod:`benchmarks.simulation`."""
 
+import copy
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from benchmarks.machine import peak_resident_mib
 from metalib.locomotion.bodies import load_body
 from metalib.locomotion.collector import collect, episode_noise
 from metalib.locomotion.families import FAMILIES
-from metalib.locomotion.physics import Batch
+from metalib.locomotion.physics import Batch, mujoco
 from metalib.locomotion.policy import GaussianPolicy
 from metalib.locomotion.simulation import POSITION_NOISE, VELOCITY_NOISE
 from metalib.locomotion.tasks import LocomotionFamily
@@ -60,7 +61,9 @@ def _bare(family: LocomotionFamily, timing: str, taken: Trajectories, threads: i
     body = load_body(family.body, timing)
     actions = taken.actions.flatten(0, 1).clamp(-1, 1).transpose(0, 1).double().contiguous().numpy()
     mask = taken.mask.flatten(0, 1).numpy()
-    batch = Batch(body.model, len(mask), threads)
+    model = copy.copy(body.model)
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR.value  # sensors are for observations
+    batch = Batch(model, len(mask), threads)
     noise = episode_noise(generator(0, "rollouts"), taken, family.start_noise_size).double().numpy()
     batch.bind("qpos")[:] = body.start + POSITION_NOISE * noise[:, : body.model.nq]
     batch.bind("qvel")[:] = VELOCITY_NOISE * noise[:, body.model.nq :]

@@ -30,7 +30,7 @@ ALLOWED = {
     "statistics": set(),
     "tasks": BASE | {"storage"},
     "threads": set(),
-    "locomotion": BASE | {"errors", "storage", "threads"},
+    "locomotion": BASE | {"compilation", "errors", "storage", "threads"},
     "update_rules": BASE | {"compilation"},
     "meta_parameters": {"update_rules"},
     "adaptation": {"losses", "update_rules"},

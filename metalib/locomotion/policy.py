@@ -24,6 +24,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": Activation(nn.ReLU, torch.relu, torch.relu_),
     "tanh": Activation(nn.Tanh, torch.tanh, torch.tanh_),
 }
+_FEW = 16  # outputs of a layer
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,7 @@ class Actor:
         policy.check_thetas(thetas)
         views = policy.network.unflatten(thetas[:, : policy.network.n_parameters])
         parameters = list(views.values())  # weight and bias of each layer in turn
-        # Laid out as the product reads them, which makes it a third faster.
-        self._weights = [weight.transpose(1, 2).contiguous() for weight in parameters[::2]]
+        self._weights = [_laid_out(weight.transpose(1, 2)) for weight in parameters[::2]]
         self._biases = [bias[:, None] for bias in parameters[1::2]]
         self._std = thetas[:, None, policy.network.n_parameters :].exp()
         self._buffers = [torch.empty(len(thetas), rollouts, size) for size in policy.sizes[1:]]
@@ -170,3 +170,8 @@ class Actor:
                 self._activate(x)
             x = torch.baddbmm(bias, x, weight, out=buffer)
         return torch.addcmul(x, noise, self._std, out=noise)
+
+
+def _laid_out(weights: Tensor) -> Tensor:
+    """Return ``[tasks, n_in, n_out]`` as products read it: row by row a third faster, but twice by columns if few."""
+    return weights.contiguous() if weights.shape[2] >= _FEW else weights.mT.contiguous().mT

@@ -1,16 +1,17 @@
-"""Many bodies of one kind stepped together on MuJoCo's ``Batch``."""
+"""Many bodies of one kind stepped together."""
 
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from metalib.locomotion.bodies import load_body
+from metalib.locomotion.bodies import Body, load_body
 from metalib.locomotion.families import Family
+from metalib.locomotion.native_stepping import NativeStepper, load_library
 from metalib.locomotion.outcome import Outcome, check_action_shape
-from metalib.locomotion.physics import Batch, mujoco
 from metalib.locomotion.point_navigation import PointNavigation, PointSimulation
-from metalib.locomotion.sensing import AntSensing, CheetahSensing, Sensing, live
+from metalib.locomotion.sensing import AntSensing, CheetahSensing, Sensing
+from metalib.locomotion.stepping import BatchStepper, Stepper
 from metalib.locomotion.tasks import LocomotionFamily
 
 POSITION_NOISE = 0.01
@@ -60,7 +61,14 @@ def make_simulation(family: Family, n_bodies: int, timing: str = "paper", thread
             raise ValueError(f"{name} must be 1 or more, got {value}")
     if isinstance(family, PointNavigation):
         return PointSimulation(family, n_bodies)
-    return LocomotionSimulation(family, n_bodies, timing, threads)
+    body = load_body(family.body, timing)
+    return LocomotionSimulation(family, body, make_stepper(body, n_bodies, threads))
+
+
+def make_stepper(body: Body, n_bodies: int, threads: int) -> Stepper:
+    """Return compiled code that steps bodies, or where there is no C++ compiler MuJoCo's ``Batch``: the same bytes."""
+    library = load_library()
+    return BatchStepper(body, n_bodies, threads) if library is None else NativeStepper(library, body, n_bodies, threads)
 
 
 class LocomotionSimulation:
@@ -70,17 +78,18 @@ class LocomotionSimulation:
     bodies nor the number of threads enter.
     """
 
-    def __init__(self, family: LocomotionFamily, n_bodies: int, timing: str = "paper", threads: int = 1) -> None:
+    def __init__(self, family: LocomotionFamily, body: Body, stepper: Stepper) -> None:
         self.family = family
-        self.n_bodies = n_bodies
-        self.body = load_body(family.body, timing)
-        self.seconds = self.body.seconds
-        self._batch = Batch(self.body.model, n_bodies, threads)
-        self._qpos, self._qvel, self._ctrl = (live(self._batch, name) for name in ("qpos", "qvel", "ctrl"))
-        self._sensing: Sensing = CheetahSensing(self._batch) if family.body == "cheetah" else AntSensing(self._batch)
-        self._start = torch.from_numpy(self.body.start)
-        self._goals = torch.zeros(n_bodies, dtype=torch.float64)
-        self._actions = torch.zeros(n_bodies, family.action_size, dtype=torch.float64)
+        self.n_bodies = len(stepper.state)
+        self.body = body
+        self.seconds = body.seconds
+        self._stepper = stepper
+        n_positions = body.model.nq
+        self._qpos, self._qvel = stepper.state[:, :n_positions], stepper.state[:, n_positions:]
+        self._sensing = _sensing(body, stepper)
+        self._start = torch.from_numpy(body.start)
+        self._goals = torch.zeros(self.n_bodies, dtype=torch.float64)
+        self._actions = torch.zeros(self.n_bodies, family.action_size, dtype=torch.float64)
 
     @property
     def positions(self) -> Tensor:
@@ -96,7 +105,7 @@ class LocomotionSimulation:
         """See :class:`Simulation`: joint positions get N(0, 0.01^2), velocities N(0, 0.1^2)."""
         rows = slice(None) if ids is None else ids
         on_positions, on_velocities = noise.double().split([self._qpos.shape[1], self._qvel.shape[1]], dim=1)
-        self._restart(ids)
+        self._stepper.restart(ids)
         self._qpos[rows] = self._start + POSITION_NOISE * on_positions
         self._qvel[rows] = VELOCITY_NOISE * on_velocities
         self._goals[rows] = goals[:, 0].double()
@@ -104,7 +113,7 @@ class LocomotionSimulation:
 
     def set_state(self, positions: Tensor, velocities: Tensor) -> None:
         """Put all bodies into states ``[bodies, nq]`` and ``[bodies, nv]``, as Gymnasium's ``set_state`` does."""
-        self._restart(None)
+        self._stepper.restart(None)
         self._qpos.copy_(positions)
         self._qvel.copy_(velocities)
         self._forward(None)
@@ -122,21 +131,19 @@ class LocomotionSimulation:
         check_action_shape(actions, self._actions)
         self._actions.copy_(actions).clamp_(-1.0, 1.0)
         # MuJoCo would warn on the console of a NaN; the reward keeps it, which ends the rollout.
-        torch.nan_to_num(self._actions, out=self._ctrl)
-        self._batch.step(_indices(ids), self.body.substeps, self._sensing.stage)
+        torch.nan_to_num(self._actions, out=self._stepper.controls)
+        self._stepper.step(ids)
         self._sensing.update()
         squared_action = self._actions.square_().sum(dim=1)
         rewards = self.family.reward(self.velocity, self._goals, squared_action, self._sensing.squared_contact)
         return Outcome(rewards, self.family.unhealthy(self._qpos[:, 2]))
 
-    def _restart(self, ids: Tensor | None) -> None:
-        # Clears the solver's warm start too, which is part of a state.
-        self._batch.reset(_indices(ids), stage=mujoco.mjtStage.mjSTAGE_NONE.value)
-
     def _forward(self, ids: Tensor | None) -> None:
-        self._batch.forward(_indices(ids))
+        self._stepper.forward(ids)
         self._sensing.update()
 
 
-def _indices(ids: Tensor | None) -> object:
-    return None if ids is None else ids.numpy()
+def _sensing(body: Body, stepper: Stepper) -> Sensing:
+    if stepper.derived is None:
+        return CheetahSensing(body.model, stepper.state)
+    return AntSensing(stepper.state, stepper.derived)
