@@ -91,11 +91,6 @@ class PolicyAdaptation:
 
     def _live(self, thetas: Tensor, goals: Tensor, generator: torch.Generator) -> Iterate:
         found = self.sampler.collect(thetas, goals, generator)
-        parts = side_by_side(
-            lambda task: estimate_advantages(found.of_tasks(task, task + 1), self.gamma, self.lam),
-            range(len(goals)),
-            self.sampler.threads,
-        )
-        advantages = torch.cat([part.values for part in parts])
-        batch = policy_batch(self.sampler.policy, thetas, found, advantages)
-        return Iterate(thetas, found, batch, torch.cat([part.singular for part in parts]))
+        advantages, singular = estimate_advantages(found, self.gamma, self.lam, self.sampler.threads)
+        batch = policy_batch(self.sampler.policy, thetas, found, advantages, self.sampler.threads)
+        return Iterate(thetas, found, batch, singular)

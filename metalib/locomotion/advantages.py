@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from metalib.locomotion.trajectories import Trajectories
-from metalib.locomotion.value_baseline import fit_values
+from metalib.locomotion.value_baseline import Fit, fit_values
+from metalib.threads import side_by_side
 
 _SMALL = 1e-8
 
@@ -50,7 +51,7 @@ def generalised_advantages(rewards: Tensor, values: Tensor, mask: Tensor, gamma:
     return discounted_sums(deltas, gamma * lam) * mask
 
 
-def estimate_advantages(found: Trajectories, gamma: float, lam: float) -> Advantages:
+def estimate_advantages(found: Trajectories, gamma: float, lam: float, threads: int = 1) -> Advantages:
     """Return the advantages of rollouts, standardised for each task to mean 0 and standard deviation 1.
 
     The baseline is fitted to the very rollouts it judges, as in the released code; each task has its own.
@@ -59,11 +60,21 @@ def estimate_advantages(found: Trajectories, gamma: float, lam: float) -> Advant
         found: rollouts of several tasks.
         gamma: discount.
         lam: of :func:`generalised_advantages`.
+        threads: tasks are fitted side by side; results do not depend on it.
     """
+    tasks = [slice(task, task + 1) for task in range(len(found.rewards))]
+    # Sums over time are loops of small operations: all tasks at once. Sums over a task's steps: each task alone.
     rewards = found.rewards.double()
-    fit = fit_values(found.observations, discounted_sums(rewards, gamma), found.mask)
-    advantages = generalised_advantages(rewards, fit.values, found.mask, gamma, lam)
-    return Advantages(standardised(advantages, found.mask).to(found.rewards.dtype), fit.singular)
+    targets = discounted_sums(rewards, gamma)
+
+    def fit(task: slice) -> Fit:
+        return fit_values(found.observations[task], targets[task], found.mask[task])
+
+    fits = side_by_side(fit, tasks, threads)
+    values = torch.cat([each.values for each in fits])
+    advantages = generalised_advantages(rewards, values, found.mask, gamma, lam)
+    scaled = torch.cat([standardised(advantages[task], found.mask[task]) for task in tasks])
+    return Advantages(scaled.to(found.rewards.dtype), torch.cat([each.singular for each in fits]))
 
 
 def standardised(values: Tensor, mask: Tensor) -> Tensor:

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from metalib.locomotion.policy import GaussianPolicy
 from metalib.locomotion.trajectories import Trajectories
 from metalib.losses import Loss
+from metalib.threads import side_by_side
 
 
 class PolicyBatch(NamedTuple):
@@ -74,19 +74,30 @@ SURROGATES: dict[str, Callable[[GaussianPolicy], Loss]] = {
 
 
 def divergence(policy: GaussianPolicy, old: Tensor, new: Tensor, batch: PolicyBatch) -> Tensor:
-    """Return the mean over the batch's steps of KL(pi_old || pi_new), a scalar.
+    """Return the mean over the batch's steps of KL(pi_old || pi_new), a scalar; see :func:`divergence_between`."""
+    old_distribution, new_distribution = (policy.distribution(theta, batch.observations) for theta in (old, new))
+    return divergence_between(old_distribution, new_distribution, batch.weights)
+
+
+def divergence_between(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], weights: Tensor) -> Tensor:
+    """Return the weighted sum over states of KL(old || new), a scalar.
 
     For Gaussians with diagonal covariance it is the sum over the action's parts of
     ``log(s_new / s_old) + (s_old^2 + (m_old - m_new)^2) / (2 s_new^2) - 1/2``.
+
+    Args:
+        old, new: means ``[n, a]`` and log standard deviations ``[a]``.
+        weights: ``[n]``.
     """
-    old_mean, old_log_std = policy.distribution(old, batch.observations)
-    new_mean, new_log_std = policy.distribution(new, batch.observations)
+    (old_mean, old_log_std), (new_mean, new_log_std) = old, new
     shift = (old_mean - new_mean) * torch.exp(-new_log_std)
     of_std = new_log_std - old_log_std + 0.5 * torch.exp(2 * (old_log_std - new_log_std)) - 0.5
-    return ((0.5 * shift.square() + of_std).sum(dim=-1) * batch.weights).sum()
+    return ((0.5 * shift.square() + of_std).sum(dim=-1) * weights).sum()
 
 
-def policy_batch(policy: GaussianPolicy, thetas: Tensor, found: Trajectories, advantages: Tensor) -> PolicyBatch:
+def policy_batch(
+    policy: GaussianPolicy, thetas: Tensor, found: Trajectories, advantages: Tensor, threads: int = 1
+) -> PolicyBatch:
     """Return rollouts as batches ``[task, n, ...]``, n being the steps of the task that has most of them.
 
     Args:
@@ -94,6 +105,7 @@ def policy_batch(policy: GaussianPolicy, thetas: Tensor, found: Trajectories, ad
         thetas: its parameters ``[task, n_parameters]``.
         found: its rollouts.
         advantages: ``[task, rollout, time]``.
+        threads: tasks are worked on side by side; results do not depend on it.
     """
     taken = found.mask.flatten(1)
     counts = taken.sum(dim=1, keepdim=True)
@@ -110,9 +122,14 @@ def policy_batch(policy: GaussianPolicy, thetas: Tensor, found: Trajectories, ad
 
     observations, actions = rows(found.observations), rows(found.actions)
     weights = rows(found.mask).to(observations.dtype) / counts.clamp(min=1)
-    with torch.no_grad():
-        old = vmap(policy.log_probability)(thetas, observations, actions)
-    return PolicyBatch(observations, actions, rows(advantages), old, weights)
+
+    @torch.no_grad()
+    def old(task: int) -> Tensor:
+        return policy.log_probability(thetas[task], observations[task], actions[task])
+
+    # Task by task: a layer's output for one of them stays in the processor's cache.
+    log_probabilities = torch.stack(side_by_side(old, range(len(thetas)), threads))
+    return PolicyBatch(observations, actions, rows(advantages), log_probabilities, weights)
 
 
 def thinned(batch: PolicyBatch, every: int) -> PolicyBatch:

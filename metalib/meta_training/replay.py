@@ -5,7 +5,7 @@ with theta_0, ..., theta_T, and the inner loop then repeats the same iterates on
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from torch.func import vmap
 
 from metalib.adaptation import adapt
 from metalib.locomotion.policy import GaussianPolicy
-from metalib.locomotion.surrogate import PolicyBatch, divergence, thinned
+from metalib.locomotion.surrogate import PolicyBatch, divergence_between, thinned
 from metalib.losses import Loss
 from metalib.meta_parameters import split
 from metalib.meta_training.trust_region import Product
@@ -90,12 +90,14 @@ class AdaptedPolicies:
 
     def evaluate(self, phi: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`metalib.meta_training.trust_region.Problem`."""
+        old = self._old_distributions
 
         @torch.no_grad()
         def of_task(task: int) -> tuple[Tensor, Tensor]:
             *support, last = (batch.of_task(task) for batch in self._records.batches)
             theta = self._adapted(phi, support)
-            return self._judge(theta, last), divergence(self._policy, self._records.thetas[task], theta, last)
+            new = self._policy.distribution(theta, last.observations)
+            return self._judge(theta, last), divergence_between(old[task], new, last.weights)
 
         losses, divergences = zip(*side_by_side(of_task, range(self.n_tasks), self._threads), strict=True)
         return torch.stack(losses).mean(), torch.stack(divergences).mean()
@@ -112,6 +114,16 @@ class AdaptedPolicies:
             return torch.stack(shares).sum(dim=0)
 
         return product
+
+    @cached_property
+    def _old_distributions(self) -> list[tuple[Tensor, Tensor]]:
+        """Each task's means ``[n, a]`` and log standard deviations ``[a]`` when it acted; one for all tries."""
+
+        @torch.no_grad()
+        def of_task(task: int) -> tuple[Tensor, Tensor]:
+            return self._policy.distribution(self._records.thetas[task], self._records.batches[-1].observations[task])
+
+        return side_by_side(of_task, range(self.n_tasks), self._threads)
 
     def _block_curvature(self, phi: Tensor, batches: tuple[PolicyBatch, ...]) -> Product:
         """Return the share of some tasks in the curvature of the mean over all tasks."""
