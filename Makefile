@@ -44,12 +44,14 @@ format: setup-dev  ## Format the code.
 	@python -m ruff check --fix .
 	@python -m ruff format .
 
-bench: .venv/.bench  ## Time meta-steps and the simulation against peers and their limits; docs/benchmarks.md.
+bench: .venv/.bench  ## Time meta-steps and the simulation against peers and their limits; docs/benchmark*.md.
 	@python -m benchmarks.meta_step
 	@python -m benchmarks.classification
 	@python -m benchmarks.render
 	@python -m benchmarks.simulation
 	@python -m benchmarks.render_simulation
+	@python -m benchmarks.policy_meta_step
+	@python -m benchmarks.render_policy_meta_step
 
 clean:  ## Remove the environment and all caches; results stay.
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
