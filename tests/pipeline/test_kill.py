@@ -97,6 +97,23 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(clone, backend,
     assert saved(clone) == []
 
 
+def assert_resumes(clone, stage, *arguments):
+    """Run a training stage whole, and once killed several times; both must write the same bytes."""
+    finish(command(clone, stage, *arguments, "whole"))
+    resumed = 0
+    for pause in (0.0, 0.2, 0.4):
+        process = command(clone, stage, *arguments, "killed")
+        wait_until_saved(clone, process)
+        time.sleep(pause)
+        process.kill()
+        process.communicate()
+        resumed += bool(saved(clone))
+    assert resumed > 0
+    finish(command(clone, stage, *arguments, "killed"))
+    for path in (clone / "whole").iterdir():
+        assert path.read_bytes() == (clone / "killed" / path.name).read_bytes(), path.name
+
+
 def test_a_killed_classifier_ends_with_the_same_bytes(clone):
     """The LSTM meta-learner on images, with its kernel where there is a compiler."""
     settings(clone, "auto")
@@ -104,19 +121,15 @@ def test_a_killed_classifier_ends_with_the_same_bytes(clone):
     text = params.read_text().replace("meta_steps: 10, seeds", "meta_steps: 200, seeds")
     params.write_text(text.replace("{filters: 8}", "{filters: 3}"))
     finish(command(clone, "generate_image_tasks", "images"))
-    finish(command(clone, "meta_train_classifier", "lstm", "images", "lstm-whole"))
-    resumed = 0
-    for pause in (0.0, 0.2, 0.4):
-        process = command(clone, "meta_train_classifier", "lstm", "images", "lstm-killed")
-        wait_until_saved(clone, process)
-        time.sleep(pause)
-        process.kill()
-        process.communicate()
-        resumed += bool(saved(clone))
-    assert resumed > 0
-    finish(command(clone, "meta_train_classifier", "lstm", "images", "lstm-killed"))
-    for path in (clone / "lstm-whole").iterdir():
-        assert path.read_bytes() == (clone / "lstm-killed" / path.name).read_bytes(), path.name
+    assert_resumes(clone, "meta_train_classifier", "lstm", "images")
+
+
+def test_a_killed_policy_search_ends_with_the_same_bytes(clone):
+    settings(clone, "auto")
+    params = clone / "params.yaml"
+    params.write_text(params.read_text().replace("ant_dir: 2, point_navigation: 5", "ant_dir: 2, point_navigation: 60"))
+    finish(command(clone, "generate_goals", "point_navigation", "goals"))
+    assert_resumes(clone, "meta_train_policy", "point_navigation", "goals")
 
 
 def test_ctrl_c_ends_soon_and_says_what_is_saved(clone):
