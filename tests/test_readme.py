@@ -18,6 +18,13 @@ ACCURACIES = re.compile(
     r"(?P<nearest_neighbour_5way_5shot>[\d.]+)%"
 )
 
+RETURNS = re.compile(
+    r"raises its return from (?P<cheetah_dir_maml_return_step0>-?\d+) to (?P<cheetah_dir_maml_return_step1>-?\d+) .*"
+    r"an ant from (?P<ant_dir_maml_return_step0>-?\d+) to (?P<ant_dir_maml_return_step1>-?\d+) .*"
+    r"the pretrained policies reach (?P<cheetah_dir_pretrained_return_step1>-?\d+) and "
+    r"(?P<ant_dir_pretrained_return_step1>-?\d+)"
+)
+
 
 def test_the_headline_figures_are_those_of_the_committed_run():
     metrics = json.loads((ROOT / "reports/metrics.json").read_text())["sinusoid"]
@@ -37,6 +44,15 @@ def test_the_accuracies_are_those_of_the_committed_run():
     for name, text in found.groupdict().items():
         method, way, shot = name.rsplit("_", 2)
         assert round(100 * metrics[f"{way}_{shot}"][method], 1) == float(text), name
+
+
+def test_the_returns_are_those_of_the_committed_run():
+    metrics = json.loads((ROOT / "reports/metrics.json").read_text())["locomotion"]
+    found = RETURNS.search(" ".join(README.split()))
+    assert found, "README's returns no longer have their known form"
+    for name, text in found.groupdict().items():
+        task, method, key = re.fullmatch(r"(\w+?_dir)_(\w+?)_(return_step\d)", name).groups()  # type: ignore[union-attr]
+        assert f"{metrics[task][method][key]:.0f}" == text, name
 
 
 def test_every_link_leads_to_a_file():
