@@ -127,7 +127,7 @@ def test_a_killed_classifier_ends_with_the_same_bytes(clone):
 def test_a_killed_policy_search_ends_with_the_same_bytes(clone):
     settings(clone, "auto")
     params = clone / "params.yaml"
-    params.write_text(params.read_text().replace("ant_dir: 2, point_navigation: 5", "ant_dir: 2, point_navigation: 60"))
+    params.write_text(params.read_text().replace("ant_dir: 2, point_navigation: 5", "ant_dir: 2, point_navigation: 40"))
     finish(command(clone, "generate_goals", "point_navigation", "goals"))
     assert_resumes(clone, "meta_train_policy", "point_navigation", "goals")
 
