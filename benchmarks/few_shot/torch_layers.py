@@ -18,8 +18,24 @@ MetaGradient = Callable[[Tensor, Any], tuple[Tensor, Tensor]]
 """``(phi [1, n], data of a meta-step) -> gradient [1, n], loss [1]``, phi and gradient in metalib's layout."""
 
 
+class TorchBatchNorm(nn.Module):
+    """``nn.BatchNorm2d`` on batch statistics, as a module that :class:`metalib.networks.Network` does not refuse.
+
+    What it refuses is one gradient through vmap, which nothing here takes.
+    """
+
+    def __init__(self, filters: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(filters))
+        self.bias = nn.Parameter(torch.zeros(filters))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` ``[n, filters, height, width]`` normalised over all but its filters."""
+        return nn.functional.batch_norm(x, None, None, self.weight, self.bias, training=True)
+
+
 class TorchConv4(nn.Module):
-    """Four blocks of ``nn.Conv2d`` with stride 2, ``nn.BatchNorm2d`` on batch statistics and ReLU; a linear layer.
+    """Four blocks of ``nn.Conv2d`` with stride 2, PyTorch's batch normalisation and ReLU; a linear layer.
 
     Parameters come in the order of those of :class:`metalib.networks.Conv4`.
     """
@@ -29,7 +45,7 @@ class TorchConv4(nn.Module):
         blocks: list[nn.Module] = []
         for n_in in (1, filters, filters, filters):
             blocks.append(nn.Conv2d(n_in, filters, 3, stride=2, padding=1, bias=False))
-            blocks += [nn.BatchNorm2d(filters, track_running_stats=False), nn.ReLU()]
+            blocks += [TorchBatchNorm(filters), nn.ReLU()]
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(filters, n_outputs)
 
