@@ -80,7 +80,7 @@ def test_a_later_section_reruns_later_stages_only(clones):
     would_run = dvc(clones[0], "repro", "--dry")
     assert "Running stage" not in would_run
     params = clones[1] / "params.yaml"
-    params.write_text(params.read_text().replace("gradient_steps: 10\n", "gradient_steps: 9\n"))
+    params.write_text(params.read_text().replace("\n  gradient_steps: 10\n", "\n  gradient_steps: 9\n"))
     would_run = dvc(clones[1], "repro", "--dry")
     assert "Running stage 'evaluate@sinusoid-maml'" in would_run
     assert "Running stage 'meta_train" not in would_run
