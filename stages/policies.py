@@ -198,6 +198,8 @@ def trained_policy(plan: SearchPlan, states: list[SearchState], versions: dict[s
         "meta_steps": plan.n_steps,
         "rollouts": plan.rollouts,
         "meta_batch": plan.settings.meta_batch[plan.family.body],
+        "gamma": plan.shared.gamma,
+        "lam": plan.shared.lam,
         "kl_bound": plan.settings.kl_bound[plan.family.name],
         "rule": plan.rule.to_dict() if plan.rule else None,
         "surrogate": plan.surrogate,

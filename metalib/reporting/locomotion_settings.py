@@ -24,6 +24,8 @@ INCIDENTS = {
 SETTING_NOTES = {
     "rollouts": "K of training",
     "meta_batch": "tasks a meta-step",
+    "gamma": "discount, in training and adaptation; the returns of this report are not discounted",
+    "lam": "lambda of the generalised advantage estimates",
     "kl_bound": "of a trust-region step",
     "best_meta_step": "of each seed, the meta-step whose policy was best on the validation goals and is evaluated",
     "surrogate": "what a gradient step of adaptation lowers",
