@@ -1,11 +1,13 @@
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from tools import preflight
 from tools.clone import clone_work_tree
+from tools.parallel import run_in_order, stage_graph
 from tools.quick import set_scale
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,3 +75,43 @@ def test_preflight_names_what_is_missing(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert any("torch sees no CUDA device" in f.line and f.fatal for f in preflight.findings(tmp_path))
+
+
+DIAMOND = {"report": {"left", "right"}, "left": {"data"}, "right": {"data"}, "data": set()}
+
+
+def test_stages_side_by_side_wait_for_what_they_need():
+    both = threading.Barrier(2, timeout=10)
+    done: list[str] = []
+    at_once: list[str] = []
+
+    def run(stage):
+        if stage in ("left", "right"):
+            both.wait()  # passes only if the two run at the same time
+            at_once.append(stage)
+        assert DIAMOND[stage] <= set(done)
+        done.append(stage)
+        return True
+
+    assert run_in_order(DIAMOND, run, slots=2)
+    assert done[0] == "data"
+    assert done[-1] == "report"
+    assert set(at_once) == {"left", "right"}
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_nothing_starts_after_a_stage_failed(slots):
+    started = []
+
+    def run(stage):
+        started.append(stage)
+        return stage != "data"
+
+    assert not run_in_order(DIAMOND, run, slots)
+    assert started == ["data"]
+
+
+def test_the_graph_is_that_of_dvc():
+    graph = stage_graph(ROOT)
+    assert graph["evaluate@sinusoid-maml"] == {"generate_tasks@sinusoid", "meta_train@sinusoid-maml"}
+    assert all(needed <= graph.keys() for needed in graph.values())
