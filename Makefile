@@ -1,7 +1,7 @@
 # make reproduce: set up and run the whole pipeline.   make test: set up and pass every check.   make help: the rest.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev reproduce quick test lint format bench clean
+.PHONY: help setup setup-dev reproduce quick paper test lint format bench clean
 
 # The commands of the environment come first, so that DVC's stages run its python.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -31,6 +31,11 @@ reproduce: setup  ## Run the whole pipeline (dvc repro) and show where the repor
 quick: setup  ## Run the whole pipeline at quick scale in a temporary clone; the work tree stays as it is.
 	@python -m tools.preflight
 	@python -m tools.quick
+
+TASKS ?= cheetah_vel cheetah_dir
+paper: setup  ## Run locomotion at paper scale, TASKS='cheetah_vel cheetah_dir' or others, into results/paper.
+	@python -m tools.preflight
+	@python -m tools.paper $(TASKS)
 
 test: setup-dev lint  ## Pass every check: lint, types, tests.
 	@python -m pytest -n 2 --dist loadfile

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import pandas as pd
+import typer
 
 from metalib.locomotion.goals import load_goal_set
 from metalib.reporting import locomotion, locomotion_figures, locomotion_settings
@@ -19,8 +20,8 @@ from metalib.reporting.returns import (
     return_table,
 )
 from metalib.return_files import POLICY_RATES_SCHEMA, TASKS, Returns, load_returns, load_speeds
-from metalib.storage import StorageError, read_checked_json
-from stages.running import Run
+from metalib.storage import StorageError, read_checked_json, write_bytes, write_json, write_text
+from stages.running import PARAMS, ParamsOption, Run, StageError, stage
 
 CURVES = {
     "maml": ("maml/curves.tsv", {"env_steps", "return_before", "return_after", "validation_return"}),
@@ -38,6 +39,26 @@ class LocomotionReport(NamedTuple):
     pictures: dict[str, bytes]
     metrics: dict[str, Any]
     headline: str
+
+
+def main(
+    data: Annotated[Path, typer.Argument(help="Task datasets, e.g. data.")],
+    artifacts: Annotated[Path, typer.Argument(help="Trained policies and returns, e.g. artifacts.")],
+    published: Annotated[Path, typer.Argument(help="Folder of published figures, e.g. published.")],
+    output: Annotated[Path, typer.Argument(help="Folder to write, e.g. results/mine.")],
+    tasks: Annotated[list[str], typer.Argument(help=f"Some of {', '.join(TASKS)}.")],
+    params: ParamsOption = PARAMS,
+) -> None:
+    """Write a report on some locomotion tasks alone: tables, figures, metrics.json, report.md (settings: report)."""
+    with stage("locomotion_report", params) as run, run.output(output) as folder:
+        if unknown := [task for task in tasks if task not in TASKS]:
+            raise StageError(f"there is no task {unknown[0]!r}; name some of {', '.join(TASKS)}")
+        found = locomotion_report(run, data, artifacts, published / "maml_figure5_locomotion.csv", tasks)
+        write_text(folder / "tables" / "locomotion.csv", found.table.to_csv(index=False, float_format="%.6g"))
+        for name, picture in found.pictures.items():
+            write_bytes(folder / name, picture)
+        write_json(folder / "metrics.json", found.metrics)
+        write_text(folder / "report.md", found.markdown)
 
 
 def locomotion_report(
@@ -153,3 +174,7 @@ def _curves(artifacts: Path, tasks: Sequence[str]) -> dict[str, dict[str, pd.Dat
 
 def _rates(artifacts: Path, tasks: Sequence[str]) -> dict[str, Any]:
     return {task: read_checked_json(artifacts / task / "scores" / "rates.json", POLICY_RATES_SCHEMA) for task in tasks}
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -4,9 +4,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from tools import preflight
 from tools.clone import clone_work_tree
+from tools.paper import copy_lock, readme
 from tools.parallel import run_in_order, stage_graph
 from tools.quick import set_scale
 
@@ -115,3 +117,44 @@ def test_the_graph_is_that_of_dvc():
     graph = stage_graph(ROOT)
     assert graph["evaluate@sinusoid-maml"] == {"generate_tasks@sinusoid", "meta_train@sinusoid-maml"}
     assert all(needed <= graph.keys() for needed in graph.values())
+
+
+def test_the_lock_file_of_some_tasks_holds_their_stages(tmp_path):
+    copy_lock(ROOT / "dvc.lock", tmp_path / "dvc.lock", ["ant_dir"])
+    copied, whole = (YAML(typ="safe").load(folder / "dvc.lock") for folder in (tmp_path, ROOT))
+    stages = ("generate_goals", "meta_train_policy", "train_policy_baseline", "evaluate_policy")
+    assert set(copied["stages"]) == {f"{stage}@ant_dir" for stage in stages}
+    assert copied["stages"]["meta_train_policy@ant_dir"] == whole["stages"]["meta_train_policy@ant_dir"]
+
+
+def test_a_run_at_paper_scale_states_cost_machine_and_command():
+    machine = {"cores": 2, "cpu": "a processor", "memory_gib": 8.0, "python": "3.11.2"}
+    run = {
+        "command": "make paper TASKS='ant_dir'",
+        "stages": {"meta_train_policy@ant_dir": {"seconds": 5400.0, "peak_memory_mb": 1200}},
+        "env_steps": {"ant_dir": {"maml": 368_000_000}},
+        "machine": machine,
+        "versions": {"torch": "2.13.0"},
+    }
+    page = readme(run)
+    assert "    make paper TASKS='ant_dir'\n" in page
+    assert "| meta_train_policy@ant_dir | 1.50 | 1,200 |" in page
+    assert "| ant_dir | maml | 368,000,000 |" in page
+    assert "2 cores of a processor with 8.0 GiB of memory; Python 3.11.2,\ntorch 2.13.0." in page
+
+
+def test_an_unknown_task_at_paper_scale_is_refused_before_any_work(tmp_path):
+    command = [sys.executable, "-m", "tools.paper", "cheetah", "--folder", tmp_path / "copy"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "there is no task 'cheetah'" in done.stderr
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_copy_made_again_keeps_what_git_ignores_and_drops_what_is_gone(repository, tmp_path):
+    clone_work_tree(repository, tmp_path / "clone")
+    (tmp_path / "clone" / "ignored").write_text("computed")
+    (repository / "gone").unlink()
+    clone_work_tree(repository, tmp_path / "clone")
+    assert (tmp_path / "clone" / "ignored").read_text() == "computed"
+    assert not (tmp_path / "clone" / "gone").exists()

@@ -8,18 +8,16 @@ from pathlib import Path
 def clone_work_tree(root: Path, target: Path) -> None:
     """Copy what git tracks in ``root``, and what it neither tracks nor ignores, to ``target`` and commit it there.
 
-    Uncommitted edits come along; caches, results outside git and the environment do not.
+    Uncommitted edits come along; caches, results outside git and the environment do not. A ``target`` that holds an
+    earlier copy keeps what git ignores in it, so that what was computed there is not computed again.
 
     Raises:
         subprocess.CalledProcessError: ``root`` is no git repository.
     """
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=root,
-        capture_output=True,
-        check=True,
-    )
-    for name in filter(None, listing.stdout.decode().split("\0")):
+    if (target / ".git").is_dir():
+        for name in _files(target):
+            (target / name).unlink(missing_ok=True)
+    for name in _files(root):
         source = root / name
         if source.is_file():  # a deleted file is still listed
             (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -28,6 +26,17 @@ def clone_work_tree(root: Path, target: Path) -> None:
     for command in (
         ["init", "--quiet"],
         ["add", "--all"],
-        [*identity, "commit", "--quiet", "-m", "work tree"],
+        [*identity, "commit", "--quiet", "--allow-empty", "-m", "work tree"],
     ):
         subprocess.run(["git", *command], cwd=target, check=True)
+
+
+def _files(root: Path) -> list[str]:
+    """Return what git tracks in ``root``, and what it neither tracks nor ignores."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        check=True,
+    )
+    return list(filter(None, listing.stdout.decode().split("\0")))

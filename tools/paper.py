@@ -1,0 +1,137 @@
+"""Train and evaluate policies of some locomotion tasks at paper scale, and write what was found to results/paper."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from ruamel.yaml import YAML
+
+from benchmarks.machine import facts, package_versions
+from metalib.return_files import TASKS, load_returns
+from tools.clone import clone_work_tree
+from tools.quick import set_scale
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / ".cache" / "paper"
+STAGES = ("meta_train_policy", "train_policy_baseline", "evaluate_policy")
+CURVES = ("maml/curves.tsv", "baselines/pretrained-curves.tsv", "baselines/oracle-curves.tsv")
+PACKAGES = ("torch", "mujoco", "gymnasium", "numpy")
+
+
+def main(
+    tasks: Annotated[list[str], typer.Argument(help=f"Some of {', '.join(TASKS)}.")],
+    output: Annotated[Path, typer.Option(help="Folder to write.")] = ROOT / "results" / "paper" / "locomotion",
+    folder: Annotated[Path, typer.Option(help="Where the copy lies in which the stages run.")] = FOLDER,
+) -> None:
+    """Run the locomotion stages of TASKS at paper scale: a quarter of an hour a half-cheetah, hours an ant.
+
+    They run in a copy of the work tree, which stays as it is. The copy is kept: interrupted, the same command goes on.
+    Writes the report of these tasks with its tables, figures and learning curves, params.yaml, the part of dvc.lock,
+    and run.json and README.md: what each stage took, on which machine.
+    """
+    if unknown := [task for task in tasks if task not in TASKS]:
+        raise typer.BadParameter(f"there is no task {unknown[0]!r}; name some of {', '.join(TASKS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    clone_work_tree(ROOT, folder)
+    set_scale(folder / "params.yaml", "paper")
+    _python(folder, ["-m", "dvc", "repro", *(f"evaluate_policy@{task}" for task in tasks)])
+    report = folder / "paper-report"
+    _python(folder, ["-m", "stages.locomotion_report", "data", "artifacts", "published", report.name, *tasks])
+    for task in tasks:
+        for curve in CURVES:
+            copy = report / "curves" / f"{task}-{curve.replace('/', '-')}"
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(folder / "artifacts" / task / curve, copy)
+    shutil.copyfile(folder / "params.yaml", report / "params.yaml")
+    copy_lock(folder / "dvc.lock", report / "dvc.lock", tasks)
+    run = describe(folder, tasks)
+    (report / "run.json").write_text(json.dumps(run, indent=1) + "\n")
+    (report / "README.md").write_text(readme(run))
+    shutil.rmtree(output, ignore_errors=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(report, output)
+    print(f"report: {output / 'report.md'}")
+
+
+def copy_lock(lock: Path, target: Path, tasks: Sequence[str]) -> None:
+    """Copy the part of a lock file that is on the stages of ``tasks``."""
+    yaml = YAML()
+    content = yaml.load(lock)
+    names = {f"{stage}@{task}" for stage in ("generate_goals", *STAGES) for task in tasks}
+    content["stages"] = {name: entry for name, entry in content["stages"].items() if name in names}
+    yaml.dump(content, target)
+
+
+def describe(folder: Path, tasks: Sequence[str]) -> dict[str, Any]:
+    """Return what the stages of ``tasks`` took in ``folder``, on which machine, and the command that repeats them."""
+    costs = {stage: folder / "logs" / "stages" / f"{stage}.json" for stage in _names(tasks)}
+    return {
+        "command": f"make paper TASKS='{' '.join(tasks)}'",
+        "stages": {stage: json.loads(path.read_text()) for stage, path in costs.items() if path.exists()},
+        "env_steps": {task: _env_steps(folder, task) for task in tasks},
+        "machine": facts(),
+        "versions": package_versions(PACKAGES),
+    }
+
+
+def _names(tasks: Sequence[str]) -> list[str]:
+    return [f"{stage}@{task}" for task in tasks for stage in STAGES]
+
+
+def _env_steps(folder: Path, task: str) -> dict[str, int]:
+    """Return the environment steps of training by method."""
+    returns, _ = load_returns(folder / "artifacts" / task / "scores" / "returns.safetensors")
+    return {entry.method: entry.env_steps for entry in returns}
+
+
+def readme(run: dict[str, Any]) -> str:
+    """Return a page on a run: results, cost, machine, command."""
+    rows = [
+        f"| {name} | {cost['seconds'] / 3600:.2f} | {cost['peak_memory_mb']:,} |"
+        for name, cost in run["stages"].items()
+    ]
+    steps = [
+        f"| {task} | {method} | {count:,} |"
+        for task, counts in run["env_steps"].items()
+        for method, count in counts.items()
+    ]
+    machine, versions = run["machine"], ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    return f"""# Locomotion at paper scale
+
+[The report](report.md), its [table](tables/locomotion.csv), [learning curves](curves), [settings](params.yaml) and the
+[lock file](dvc.lock) of the stages that made it. Made again by
+
+    {run["command"]}
+
+on {machine["cores"]} cores of {machine["cpu"]} with {machine["memory_gib"]} GiB of memory; Python {machine["python"]},
+{versions}. Other work may have shared the machine.
+
+| task | method | environment steps of training |
+|---|---|---:|
+{chr(10).join(steps)}
+
+| stage | hours | peak memory of a process, MB |
+|---|---:|---:|
+{chr(10).join(rows)}
+
+A stage that was interrupted and continued counts from where it continued.
+"""
+
+
+def _python(folder: Path, arguments: Sequence[str]) -> None:
+    """Run this Python in ``folder``; end with its exit code if it fails."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**{k: v for k, v in os.environ.items() if k != "DVC_ROOT"}, "PATH": path}
+    code = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, check=False).returncode
+    if code:
+        raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    typer.run(main)
