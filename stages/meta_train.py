@@ -10,7 +10,6 @@ import typer
 from metalib.config import MetaTrainLSTMSettings, MetaTrainSettings, Params
 from metalib.losses import Episode, MinibatchEpisode, draw_order, mean_squared_error
 from metalib.meta_parameters import join
-from metalib.meta_training.adam import Adam
 from metalib.meta_training.objectives import query_loss_after_adaptation
 from metalib.meta_training.supervised import stack_seeds
 from metalib.networks import MLP
@@ -21,7 +20,7 @@ from metalib.trained_method import TrainedMethod, versions
 from stages.curves import mean_curve, write_curves
 from stages.jobs import Control, Job, run_jobs, worker_count
 from stages.running import PARAMS, ParamsOption, stage
-from stages.training import SMALL_LEARNER, Trainer, initial_omegas, initial_thetas, training
+from stages.training import SMALL_LEARNER, Trainer, initial_omegas, initial_thetas, outer_adam, training
 from stages.update_rules import MetaLearner, compilation, trainer_rule, update_rule
 
 Settings = MetaTrainSettings | MetaTrainLSTMSettings
@@ -124,14 +123,9 @@ def meta_train(
     def draw(first: int, count: int) -> Episode | MinibatchEpisode:
         return stack_seeds([_draw(settings, family, shots, seed, first, count) for seed in seeds], trainer.device)
 
+    adam = outer_adam(settings.learning_rate, settings.decay, settings.meta_steps, settings.clip_norm)
     name = "-".join([f"k{shots}", *(f"seed{seed}" for seed in seeds)])
-    return trainer.run(name, objective, outer_adam(settings), phi, draw, settings.meta_steps, seeds, control, backend)
-
-
-def outer_adam(settings: Settings) -> Adam:
-    """Return the optimiser of the outer loop."""
-    cosine_steps = settings.meta_steps if settings.decay == "cosine" else None
-    return Adam(settings.learning_rate, clip_norm=settings.clip_norm, cosine_steps=cosine_steps)
+    return trainer.run(name, objective, adam, phi, draw, settings.meta_steps, seeds, control, backend)
 
 
 def _draw(

@@ -15,7 +15,6 @@ from metalib.config import (
 )
 from metalib.losses import Episode, MinibatchEpisode, cross_entropy, draw_order
 from metalib.meta_parameters import join
-from metalib.meta_training.adam import Adam
 from metalib.meta_training.objectives import query_loss_after_adaptation
 from metalib.meta_training.supervised import stack_seeds
 from metalib.randomness import generator
@@ -26,7 +25,7 @@ from stages.curves import mean_curve, write_curves
 from stages.image_networks import image_network
 from stages.jobs import Control, Job, run_jobs, worker_count
 from stages.running import PARAMS, ParamsOption, stage
-from stages.training import Compilation, Trainer, initial_omegas, initial_thetas, training
+from stages.training import Compilation, Trainer, initial_omegas, initial_thetas, outer_adam, training
 from stages.update_rules import MetaLearner, compilation, trainer_rule, update_rule
 
 CHUNK_STEPS = 20
@@ -128,7 +127,7 @@ def meta_train(
         episodes = _draw(here, classes, condition, tasks.queries, seed, first, count)
         return stack_seeds([episodes], trainer.device)
 
-    adam = Adam(settings.learning_rate, clip_norm=here.rule.clip_norm)
+    adam = outer_adam(settings.learning_rate, settings.decay, settings.meta_steps, here.rule.clip_norm)
     phi, curve = trainer.run(
         f"{condition.name}-seed{seed}",
         objective,

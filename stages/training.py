@@ -1,6 +1,7 @@
 """Training as the stages run it: seeds batched, state saved between chunks, curves recorded."""
 
 import fcntl
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from metalib.compilation import Backend, compile_scan, obstacle, repeat_eagerly
-from metalib.config import MachineSettings
+from metalib.config import Decay, MachineSettings
 from metalib.errors import Interrupted
 from metalib.meta_training.adam import Adam
 from metalib.meta_training.checkpoints import Checkpoints, Progress, saved_steps, state_key
@@ -40,6 +41,9 @@ NEVER = 10**9 + 1
 """More than any number of steps."""
 SMALL_LEARNER = Compilation(10_000)
 """Fewer steps of a small learner take less time than compiling them."""
+
+LATE_SHARE = 0.25
+"""Of a run, the end over which ``decay: late_cosine`` lowers the learning rate."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,14 @@ def initial_thetas(architecture: Architecture, seeds: tuple[int, ...], std: floa
 def initial_omegas(rule: UpdateRule, seeds: tuple[int, ...]) -> torch.Tensor:
     """Draw the initial learned parameters of an update rule for each seed, ``[seeds, n_omega]``."""
     return torch.stack([rule.initial_omega(generator(seed, "initial omega")) for seed in seeds])
+
+
+def outer_adam(learning_rate: float, decay: Decay, n_steps: int, clip_norm: float | None) -> Adam:
+    """Return the optimiser of an outer loop of ``n_steps``, as the settings describe it."""
+    if decay == "none":
+        return Adam(learning_rate, clip_norm=clip_norm)
+    falling = n_steps if decay == "cosine" else math.ceil(LATE_SHARE * n_steps)
+    return Adam(learning_rate, clip_norm=clip_norm, cosine_steps=falling, constant_steps=n_steps - falling)
 
 
 def cache_folder() -> Path:

@@ -76,7 +76,7 @@ def made_up_settings(task, n_seeds=2):
     policy = {"hidden": [64, 64], "activation": "tanh", "timing": "paper", "horizon": 200, "initial_output_scale": 0.1}
     policy |= {"initial_log_std": -1.0 if body == "ant" else 0.0}
     policy |= {"observation_scale": {"velocities": 0.1, "contact_forces": 0.0} if body == "ant" else {}}
-    loop = {"meta_batch": 20, "rollouts": 20, "kl_bound": 0.02 if body == "ant" else 0.01}
+    loop = {"meta_batch": 20, "gamma": 0.99, "lam": 0.95, "rollouts": 20, "kl_bound": 0.02 if body == "ant" else 0.01}
     rest = {"rule": None, "surrogate": "likelihood_ratio", "versions": {"torch": "2"}}
     none = {"non_finite_rollouts": 0, "singular_baseline_fits": 0, "failed_line_searches": 0}
     some = {"non_finite_rollouts": 3, "singular_baseline_fits": 0, "failed_line_searches": 1}

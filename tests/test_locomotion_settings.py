@@ -29,6 +29,8 @@ def test_settings_that_all_trained_policies_share_stand_once(settings):
         "horizon": "200",
         "initial_output_scale": "0.1",
         "meta_batch": "20",
+        "gamma": "0.99",
+        "lam": "0.95",
         "rollouts": "20",
         "surrogate": "likelihood_ratio",
         "best_meta_step": "40, 60",

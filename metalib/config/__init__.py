@@ -1,6 +1,7 @@
 """``params.yaml`` and ``machine.yaml`` as frozen, validated settings. A mistake is refused before any work."""
 
 from metalib.config.errors import ConfigError
+from metalib.config.fields import Decay
 from metalib.config.images import (
     ClassifierAt,
     EvaluateClassifierSettings,
@@ -34,6 +35,7 @@ __all__ = [
     "SCALES",
     "ClassifierAt",
     "ConfigError",
+    "Decay",
     "EvaluateClassifierSettings",
     "EvaluatePolicySettings",
     "EvaluateSettings",

@@ -6,6 +6,7 @@ from pydantic import Field, StrictBool
 
 from metalib.config.fields import (
     Count,
+    Decay,
     InnerSteps,
     NotNegative,
     Points,
@@ -60,6 +61,7 @@ class MetaTrainClassifierSettings(Section):
     inner_steps: Annotated[dict[WayName, InnerSteps], Field(min_length=1)]
     first_order: StrictBool
     learning_rate: Positive
+    decay: Decay
     meta_batch: Annotated[dict[WayName, Points], Field(min_length=1)]
     meta_steps: Count
     seeds: Seeds
@@ -80,6 +82,7 @@ class MetaTrainClassifierLSTMSettings(LSTMRuleSettings):
     inner_steps: Annotated[dict[ShotName, InnerSteps], Field(min_length=1)]
     meta_batch: Points
     learning_rate: Positive
+    decay: Decay
     meta_steps: Count
     seeds: Seeds
 

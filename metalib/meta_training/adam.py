@@ -24,16 +24,17 @@ class Adam:
         m <- beta1 m + (1 - beta1) g,   v <- beta2 v + (1 - beta2) g^2,
         parameters <- parameters - learning_rate m' / (sqrt(v') + epsilon),
     where m' = m / (1 - beta1^t) and v' = v / (1 - beta2^t). With ``clip_norm``, g is first scaled down to that
-    norm where it is longer, as ``torch.nn.utils.clip_grad_norm_`` does. With ``cosine_steps`` N, the learning rate of
-    step t is learning_rate (1 + cos(pi (t - 1) / N)) / 2 (Loshchilov and Hutter 2017, equation 5, without restarts),
-    and 0 from step N + 1 on.
+    norm where it is longer, as ``torch.nn.utils.clip_grad_norm_`` does. With ``cosine_steps`` N, the learning rate is
+    constant for the first ``constant_steps`` C; that of step C + t is then learning_rate (1 + cos(pi (t - 1) / N)) / 2
+    (Loshchilov and Hutter 2017, equation 5, without restarts), and 0 from t = N + 1 on.
 
     Args:
         learning_rate: above 0; with ``cosine_steps`` that of the first step.
         beta1, beta2: decay of the moments, in [0, 1).
         epsilon: added to the denominator, above 0.
         clip_norm: the largest norm of a gradient vector (its last axis); None for no bound.
-        cosine_steps: the length of the run, over which the learning rate falls to 0; None for a constant one.
+        cosine_steps: the steps over which the learning rate falls to 0; None for a constant one.
+        constant_steps: steps before it begins to fall.
     """
 
     learning_rate: float = 1e-3
@@ -42,6 +43,7 @@ class Adam:
     epsilon: float = 1e-8
     clip_norm: float | None = None
     cosine_steps: int | None = None
+    constant_steps: int = 0
 
     def initial_state(self, parameters: Tensor) -> AdamState:
         """Return the state before the first step, for parameters of any shape."""
@@ -63,7 +65,7 @@ class Adam:
         """Return the learning rate after ``done`` steps."""
         if self.cosine_steps is None:
             return self.learning_rate
-        share = (done / self.cosine_steps).clamp(max=1.0)
+        share = ((done - self.constant_steps) / self.cosine_steps).clamp(0.0, 1.0)
         return self.learning_rate * (1 + torch.cos(math.pi * share)) / 2
 
 

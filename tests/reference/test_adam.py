@@ -44,6 +44,24 @@ def test_cosine_equals_torch_adam_under_its_scheduler(length):
     assert torch.equal(at_rest, ours)
 
 
+def test_a_late_cosine_is_a_constant_rate_and_then_a_cosine():
+    start = torch.randn(5, generator=generator(0, "parameters"), dtype=torch.float64)
+    theirs = start.clone().requires_grad_()
+    optimiser = torch.optim.Adam([theirs], 0.1)
+    scheduler = torch.optim.lr_scheduler
+    parts = [scheduler.ConstantLR(optimiser, factor=1.0), scheduler.CosineAnnealingLR(optimiser, T_max=10)]
+    schedule = scheduler.SequentialLR(optimiser, parts, milestones=[20])
+    adam = Adam(0.1, cosine_steps=10, constant_steps=20)
+    ours, state = start, adam.initial_state(start)
+    for step in range(30):
+        gradient = torch.randn(5, generator=generator(step, "gradient"), dtype=torch.float64)
+        theirs.grad = gradient.clone()
+        optimiser.step()
+        schedule.step()
+        ours, state = adam.update(gradient, state, ours)
+        torch.testing.assert_close(ours, theirs.detach(), rtol=1e-10, atol=1e-12)
+
+
 def test_a_cosine_is_not_a_constant_rate():
     parameters, gradient = torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
     moved = []
