@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import mujoco
 import typer
 from ruamel.yaml import YAML
 
@@ -21,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".cache" / "paper"
 STAGES = ("meta_train_policy", "train_policy_baseline", "evaluate_policy")
 CURVES = ("maml/curves.tsv", "baselines/pretrained-curves.tsv", "baselines/oracle-curves.tsv")
-PACKAGES = ("torch", "mujoco", "gymnasium", "numpy")
+PACKAGES = ("torch", "gymnasium", "numpy")
 
 
 def main(
@@ -76,7 +77,7 @@ def describe(folder: Path, tasks: Sequence[str]) -> dict[str, Any]:
         "stages": {stage: json.loads(path.read_text()) for stage, path in costs.items() if path.exists()},
         "env_steps": {task: _env_steps(folder, task) for task in tasks},
         "machine": facts(),
-        "versions": package_versions(PACKAGES),
+        "versions": {**package_versions(PACKAGES), "mujoco": mujoco.__version__},
     }
 
 
