@@ -1,4 +1,4 @@
-"""How every measuring command ends: figures written as JSON, or one line that says why not."""
+"""How measuring and rendering commands end: what they found is written, or one line says why not."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 
 from benchmarks.processes import MeasurementError
 from benchmarks.summaries import rounded
-from metalib.storage import StorageError, write_json
+from metalib.storage import StorageError, read_json, write_json, write_text
 
 
 def write_figures(output: Path, run: Callable[[], Any]) -> None:
@@ -19,3 +19,13 @@ def write_figures(output: Path, run: Callable[[], Any]) -> None:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     typer.echo(f"written: {output}")
+
+
+def write_page(markdown: Path, source: Path, page: Callable[[dict[str, Any]], str]) -> None:
+    """Write ``page`` of the figures in ``source``; what cannot be read or written ends the command in one line."""
+    try:
+        write_text(markdown, page(read_json(source)))
+    except StorageError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"written: {markdown}")

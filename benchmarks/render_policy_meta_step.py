@@ -6,11 +6,11 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
+from benchmarks.command import write_page
 from benchmarks.policies.cases import CASES
 from benchmarks.policies.split import INSIDE, PARTS
 from benchmarks.policy_meta_step import RESULT
 from metalib.reporting.page import markdown_table
-from metalib.storage import StorageError, read_json, write_text
 
 PAGE = Path("docs/benchmark-policy-meta-step.md")
 
@@ -169,12 +169,7 @@ def main(
     markdown: Annotated[Path, typer.Option(help="The page to write.")] = PAGE,
 ) -> None:
     """Write the page from the JSON of `python -m benchmarks.policy_meta_step`."""
-    try:
-        write_text(markdown, page(read_json(source)))
-    except StorageError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
-    typer.echo(f"written: {markdown}")
+    write_page(markdown, source, page)
 
 
 if __name__ == "__main__":

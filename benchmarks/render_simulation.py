@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
+from benchmarks.command import write_page
 from benchmarks.simulation import RESULT
 from metalib.reporting.page import markdown_table
-from metalib.storage import StorageError, read_json, write_text
 
 PAGE = Path("docs/benchmark-simulation.md")
 
@@ -110,12 +110,7 @@ def main(
     markdown: Annotated[Path, typer.Option(help="The page to write.")] = PAGE,
 ) -> None:
     """Write the page from the JSON of `python -m benchmarks.simulation`."""
-    try:
-        write_text(markdown, page(read_json(source)))
-    except StorageError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
-    typer.echo(f"written: {markdown}")
+    write_page(markdown, source, page)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@ import sys
 import threading
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from tools import preflight
+from metalib.config import load_params
+from tools import lstm_variants, preflight
 from tools.clone import clone_work_tree
 from tools.paper import copy_lock, readme
 from tools.parallel import run_in_order, stage_graph
@@ -158,3 +160,20 @@ def test_a_copy_made_again_keeps_what_git_ignores_and_drops_what_is_gone(reposit
     clone_work_tree(repository, tmp_path / "clone")
     assert (tmp_path / "clone" / "ignored").read_text() == "computed"
     assert not (tmp_path / "clone" / "gone").exists()
+
+
+@pytest.mark.parametrize("first_order", [True, False])
+def test_the_variants_of_the_lstm_meta_learner_differ_in_one_setting(tmp_path, first_order):
+    settings = lstm_variants.write_settings(tmp_path / "params.yaml", first_order, meta_steps=7, shots=10)
+    written, standard = load_params(tmp_path / "params.yaml"), load_params(ROOT / "params.yaml")
+    changes = {"first_order": first_order, "shots": (10,), "meta_steps": 7}
+    assert written.meta_train_lstm == standard.meta_train_lstm.model_copy(update=changes)
+    assert written.network == standard.network
+    assert settings["inner_steps"] == standard.meta_train_lstm.inner_steps
+
+
+def test_a_variant_is_judged_after_its_updates_on_the_most_query_points():
+    rows = [(step, points, 10.0 * step + points) for step in (0, 1, 2, 3) for points in (10, 600)]
+    table = pd.DataFrame(rows, columns=["gradient_step", "query_points", "mse_mean"])
+    table = table.assign(mse_median=0.0, ci95_low=0.0, ci95_high=0.0)
+    assert lstm_variants.row(table, inner_steps=2)["mse_mean"] == 620.0
