@@ -10,7 +10,7 @@ HEADLINE = re.compile(
     r"from ten points MAML reaches a mean squared error of (?P<maml_k10_mse_step1>[\d.]+) after one gradient step and "
     r"(?P<maml_k10_mse_step10>[\d.]+) after ten; the pretrained network, fine-tuned on the same points, "
     r"(?P<pretrained_k10_mse_step10>[\d.]+); the oracle (?P<oracle_k10_mse_step0>[\d.]+) .*"
-    r"The LSTM meta-learner reaches (?P<lstm_k10_mse_step3>[\d.]+) after its three updates"
+    r"The LSTM meta-learner reaches (?P<lstm_k10_mse_step5>[\d.]+) after its five updates"
 )
 ACCURACIES = re.compile(
     r"given one image each, MAML tells (?P<maml_5way_1shot>[\d.]+)% apart, given five (?P<maml_5way_5shot>[\d.]+)%; "
