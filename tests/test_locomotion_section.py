@@ -7,14 +7,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
+import typer
 
 from metalib.reporting.page import render_html
 from metalib.return_files import save_returns, save_speeds
 from metalib.storage import StorageError, write_text
 from metalib.update_rules import MetaSGD
 from stages import generate_goals
-from stages.locomotion_report import locomotion_report
+from stages.locomotion_report import locomotion_report, main
 from tests.made_up_locomotion import made_up_returns, made_up_settings, made_up_speeds, write_made_up_results
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "published" / "maml_figure5_locomotion.csv"
@@ -105,3 +107,18 @@ def test_a_curve_without_its_columns_is_refused(made):
     write_text(Path("artifacts/ant_dir/maml/curves.tsv"), "env_steps\tmeta_step\n1\t1\n")
     with pytest.raises(StorageError, match="lacks the column return_after, return_before"):
         made()
+
+
+@pytest.mark.usefixtures("made")
+def test_some_tasks_get_a_report_of_their_own(capsys):
+    here = (Path("data"), Path("artifacts"), PUBLISHED.parent, Path("alone"))
+    main(*here, ["ant_dir"])
+    assert set(pd.read_csv("alone/tables/locomotion.csv")["task"]) == {"ant_dir"}
+    assert list(json.loads(Path("alone/metrics.json").read_text())["locomotion"]) == ["ant_dir"]
+    named = re.findall(r"\]\((figures/[^)]+)\)", Path("alone/report.md").read_text())
+    assert named
+    assert all((Path("alone") / name).is_file() for name in named)
+    with pytest.raises(typer.Exit):
+        main(*here, ["ant"])
+    assert "there is no task 'ant'; name some of cheetah_vel" in capsys.readouterr().err
+    assert Path("alone/report.md").is_file()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import typer
 from ruamel.yaml import YAML
 
 from metalib.config import load_params
@@ -13,6 +14,7 @@ from tools.clone import clone_work_tree
 from tools.paper import copy_lock, readme
 from tools.parallel import run_in_order, stage_graph
 from tools.quick import set_scale
+from tools.results import RUN, put_in_place
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -177,3 +179,19 @@ def test_a_variant_is_judged_after_its_updates_on_the_most_query_points():
     table = pd.DataFrame(rows, columns=["gradient_step", "query_points", "mse_mean"])
     table = table.assign(mse_median=0.0, ci95_low=0.0, ci95_high=0.0)
     assert lstm_variants.row(table, inner_steps=2)["mse_mean"] == 620.0
+
+
+def test_results_replace_those_of_an_earlier_run_and_nothing_else(tmp_path):
+    def found(text):
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / RUN).write_text(text)
+        return tmp_path / "new"
+
+    put_in_place(found("first"), tmp_path / "results")
+    put_in_place(found("second"), tmp_path / "results")
+    assert (tmp_path / "results" / RUN).read_text() == "second"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").write_text("dear to me")
+    with pytest.raises(typer.BadParameter, match=r"holds no run\.json"):
+        put_in_place(found("third"), tmp_path / "mine")
+    assert (tmp_path / "mine" / "notes").read_text() == "dear to me"

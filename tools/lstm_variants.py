@@ -16,6 +16,7 @@ from benchmarks.machine import facts
 from metalib.reporting.page import markdown_table
 from metalib.reporting.tables import score_table
 from metalib.score_files import load_scores
+from tools.results import RUN, put_in_place, refuse_other_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".cache" / "lstm-variants"
@@ -33,6 +34,7 @@ def main(
     First order: gradient and loss are constants of the meta-parameters, the paper's "gradient independence" (Ravi and
     Larochelle 2017, section 3.4). Exact: differentiated through. Needs data/sinusoid (`dvc repro generate_tasks`).
     """
+    refuse_other_folder(output)
     rows = []
     for name, first_order in VARIANTS.items():
         folder = FOLDER / name.replace(" ", "-")
@@ -43,13 +45,15 @@ def main(
         scores, _ = load_scores(folder / "scores" / "scores.safetensors")
         table = score_table(scores, DIVERGED_ABOVE, seed=0, bootstrap_samples=2000)
         rows.append({"variant": name, "meta_steps": meta_steps, **row(table, settings["inner_steps"]), "s": seconds})
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
+    results = FOLDER / "results"
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir()
     table = pd.DataFrame(rows)
-    table.to_csv(output / "table.csv", index=False, float_format="%.6g")
+    table.to_csv(results / "table.csv", index=False, float_format="%.6g")
     command = f"python -m tools.lstm_variants --meta-steps {meta_steps} --shots {shots}"
-    (output / "run.json").write_text(json.dumps({"command": command, "machine": facts(), **settings}, indent=1) + "\n")
-    (output / "README.md").write_text(page(table, settings, shots, command))
+    (results / RUN).write_text(json.dumps({"command": command, "machine": facts(), **settings}, indent=1) + "\n")
+    (results / "README.md").write_text(page(table, settings, shots, command))
+    put_in_place(results, output)
     print(f"written: {output / 'README.md'}")
 
 

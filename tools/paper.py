@@ -17,6 +17,7 @@ from benchmarks.machine import facts, package_versions
 from metalib.return_files import TASKS, load_returns
 from tools.clone import clone_work_tree
 from tools.quick import set_scale
+from tools.results import RUN, put_in_place, refuse_other_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".cache" / "paper"
@@ -27,10 +28,10 @@ PACKAGES = ("torch", "gymnasium", "numpy")
 
 def main(
     tasks: Annotated[list[str], typer.Argument(help=f"Some of {', '.join(TASKS)}.")],
-    output: Annotated[Path, typer.Option(help="Folder to write.")] = ROOT / "results" / "paper" / "locomotion",
+    output: Annotated[Path | None, typer.Option(help="Folder to write; results/paper/TASKS if not given.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the copy lies in which the stages run.")] = FOLDER,
 ) -> None:
-    """Run the locomotion stages of TASKS at paper scale: a quarter of an hour a half-cheetah, hours an ant.
+    """Run the locomotion stages of TASKS at paper scale: under an hour for both half-cheetahs, hours for an ant.
 
     They run in a copy of the work tree, which stays as it is. The copy is kept: interrupted, the same command goes on.
     Writes the report of these tasks with its tables, figures and learning curves, params.yaml, the part of dvc.lock,
@@ -38,6 +39,9 @@ def main(
     """
     if unknown := [task for task in tasks if task not in TASKS]:
         raise typer.BadParameter(f"there is no task {unknown[0]!r}; name some of {', '.join(TASKS)}")
+    # A folder for each choice of tasks: to run others must not replace what was found for these.
+    target = output or ROOT / "results" / "paper" / "-".join(tasks)
+    refuse_other_folder(target)
     folder.mkdir(parents=True, exist_ok=True)
     clone_work_tree(ROOT, folder)
     set_scale(folder / "params.yaml", "paper")
@@ -52,12 +56,10 @@ def main(
     shutil.copyfile(folder / "params.yaml", report / "params.yaml")
     copy_lock(folder / "dvc.lock", report / "dvc.lock", tasks)
     run = describe(folder, tasks)
-    (report / "run.json").write_text(json.dumps(run, indent=1) + "\n")
+    (report / RUN).write_text(json.dumps(run, indent=1) + "\n")
     (report / "README.md").write_text(readme(run))
-    shutil.rmtree(output, ignore_errors=True)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(report, output)
-    print(f"report: {output / 'report.md'}")
+    put_in_place(report, target)
+    print(f"report: {target / 'report.md'}")
 
 
 def copy_lock(lock: Path, target: Path, tasks: Sequence[str]) -> None:
