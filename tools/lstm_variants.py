@@ -1,7 +1,6 @@
 """Train the LSTM meta-learner with gradient independence and without it, equally long, and compare errors and cost."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from benchmarks.machine import facts
 from metalib.reporting.page import markdown_table
 from metalib.reporting.tables import score_table
 from metalib.score_files import load_scores
+from tools.environment import with_this_python
 from tools.results import RUN, put_in_place, refuse_other_folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,8 +94,7 @@ Made again by `{command}`.
 def _stage(folder: Path, stage: str, arguments: list[str]) -> float:
     """Run a stage with the settings in ``folder``; return the seconds that it logged, or end with its exit code."""
     command = [sys.executable, "-m", f"stages.{stage}", *arguments, "--params", str(folder / "params.yaml")]
-    environment = {k: v for k, v in os.environ.items() if k != "DVC_ROOT"}
-    if code := subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
+    if code := subprocess.run(command, cwd=ROOT, env=with_this_python(), check=False).returncode:
         raise typer.Exit(code)
     log = ROOT / "logs" / "stages" / (f"{stage}@sinusoid-lstm.json")
     return float(json.loads(log.read_text())["seconds"])

@@ -1,7 +1,6 @@
 """Train and evaluate policies of some locomotion tasks at paper scale, and write what was found to results/paper."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from ruamel.yaml import YAML
 from benchmarks.machine import facts, package_versions
 from metalib.return_files import TASKS, load_returns
 from tools.clone import clone_work_tree
+from tools.environment import with_this_python
 from tools.quick import set_scale
 from tools.results import RUN, put_in_place, refuse_other_folder
 
@@ -129,9 +129,7 @@ A stage that was interrupted and continued counts from where it continued.
 
 def _python(folder: Path, arguments: Sequence[str]) -> None:
     """Run this Python in ``folder``; end with its exit code if it fails."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**{k: v for k, v in os.environ.items() if k != "DVC_ROOT"}, "PATH": path}
-    code = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, check=False).returncode
+    code = subprocess.run([sys.executable, *arguments], cwd=folder, env=with_this_python(), check=False).returncode
     if code:
         raise typer.Exit(code)
 

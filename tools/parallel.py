@@ -1,6 +1,5 @@
 """Run the stages of the graph side by side, then one plain ``dvc repro`` that checks that nothing is left to do."""
 
-import os
 import re
 import subprocess
 import sys
@@ -8,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Set
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+
+from tools.environment import with_this_python
 
 Graph = Mapping[str, Set[str]]
 """For each stage, those that must be done before it."""
@@ -74,7 +75,7 @@ def _dvc(
     return subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=root,
-        env={**os.environ, **environment},
+        env={**with_this_python(), **environment},
         stdout=subprocess.PIPE if captured else None,
         stderr=subprocess.STDOUT if captured else None,
         text=True,

@@ -33,9 +33,8 @@ def reproduce_quickly(clone: Path, slots: int | None = None) -> int:
     set_scale(clone / "params.yaml", "quick")
     # DVC writes the whole lock file again after every stage: one without the stages of another scale is written faster.
     (clone / "dvc.lock").unlink(missing_ok=True)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     # To start a second process takes longer than the work of most stages here: stages run side by side instead.
-    environment = {"PATH": path, "METALIB_WORKERS": os.environ.get("METALIB_WORKERS", "1")}
+    environment = {"METALIB_WORKERS": os.environ.get("METALIB_WORKERS", "1")}
     return reproduce_side_by_side(clone, slots or available_threads(), environment)
 
 
