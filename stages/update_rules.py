@@ -6,7 +6,7 @@ from metalib.compilation import Backend, repeat_eagerly
 from metalib.config import GradientDescentRuleSettings, LSTMRuleSettings, MachineSettings
 from metalib.update_rules import GradientDescent, LSTMRule, UpdateRule
 from metalib.update_rules.fused_lstm import fused, kernel_obstacle
-from stages.training import NEVER, Compilation, Trainer, programs_folder
+from stages.training import Compilation, Trainer, programs_folder
 
 
 class MetaLearner(StrEnum):
@@ -27,8 +27,7 @@ def compilation(settings: GradientDescentRuleSettings | LSTMRuleSettings, learne
     """Return when compiling pays for a rule, if ``learner`` is the answer where the meta-step is compiled."""
     if not isinstance(settings, LSTMRuleSettings):
         return learner
-    # A kernel for the first-order step is built in seconds; the exact rule has none, and its meta-step compiles slowly.
-    return Compilation(1, kernel_obstacle) if settings.first_order else Compilation(NEVER)
+    return Compilation(1, kernel_obstacle)  # the kernel of the rule's step is built in seconds
 
 
 def trainer_rule(
@@ -41,13 +40,13 @@ def trainer_rule(
     rule = update_rule(settings)
     if not isinstance(rule, LSTMRule):
         return rule, trainer.loop_backend()
-    if trainer.backend == "compiled" and rule.first_order:
+    if trainer.backend == "compiled":
         return fused(rule, programs_folder()), repeat_eagerly
     return rule, repeat_eagerly
 
 
 def evaluation_rule(rule: UpdateRule, machine: MachineSettings) -> UpdateRule:
     """Return the update rule as evaluation runs it here."""
-    if isinstance(rule, LSTMRule) and rule.first_order and machine.backend != "eager":
+    if isinstance(rule, LSTMRule) and machine.backend != "eager":
         return fused(rule, programs_folder())
     return rule

@@ -1,4 +1,4 @@
-"""The first-order LSTM meta-learner with its step, forward and backward, in one kernel for the CPU."""
+"""The LSTM meta-learner with its step, forward and backward, in one kernel for the CPU."""
 
 import ctypes
 import functools
@@ -25,12 +25,7 @@ def fused(rule: LSTMRule, folder: Path) -> UpdateRule:
     Args:
         rule: what is computed; results agree to rounding.
         folder: where the kernel is kept between runs.
-
-    Raises:
-        ValueError: ``rule.first_order`` is False.
     """
-    if not rule.first_order:
-        raise ValueError("the fused LSTM step needs first_order=True, got first_order=False: use the rule itself")
     return rule if _kernel(folder) is None else FusedLSTMRule(rule, folder)
 
 
@@ -50,7 +45,7 @@ def _kernel(folder: Path) -> ctypes.CDLL | None:
 
 @dataclass(frozen=True)
 class FusedLSTMRule:
-    """A first-order :class:`LSTMRule` whose step runs in ``lstm_kernel.cpp``. Made by :func:`fused`.
+    """An :class:`LSTMRule` whose step runs in ``lstm_kernel.cpp``. Made by :func:`fused`.
 
     Differs from the plain rule in the layout of its memory: hidden and cell state are ``[hidden_size, n]``, so that
     neighbours in memory are coordinates, which the kernel treats alike. What is not float32 on the CPU, or is being
@@ -62,8 +57,8 @@ class FusedLSTMRule:
 
     @property
     def first_order(self) -> bool:
-        """True: gradient and loss are constants."""
-        return True
+        """Whether gradient and loss are constants, as of the plain rule."""
+        return self.rule.first_order
 
     @property
     def n_omega(self) -> int:
@@ -117,8 +112,10 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        d_omega, d_theta, *d_state = _Backward.apply(ctx.rule, *ctx.saved_tensors, *d_outputs)
-        return None, d_omega, d_theta, None, None, *d_state
+        d_omega, d_theta, *d_state, d_gradient, d_loss = _Backward.apply(ctx.rule, *ctx.saved_tensors, *d_outputs)
+        if ctx.rule.first_order:
+            return None, d_omega, d_theta, None, None, *d_state
+        return None, d_omega, d_theta, d_gradient, d_loss, *d_state
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], rule: FusedLSTMRule, omega: Tensor, *others: Tensor) -> Any:
@@ -130,15 +127,20 @@ class _Step(torch.autograd.Function):
 
 
 class _Backward(torch.autograd.Function):
-    """The derivatives of a step's omega, theta and state from those of its results; not differentiable itself."""
+    """The derivatives of a step's omega, theta, state, gradient and loss from those of its results.
+
+    Not differentiable itself. Those of gradient and loss are left out, and empty, where they are constants.
+    """
 
     @staticmethod
     def forward(rule: FusedLSTMRule, *tensors: Tensor) -> tuple[Tensor, ...]:
         inputs, outputs, d_outputs = tensors[:8], tensors[8:10], tensors[10:]
-        omega, theta, _, _, *state = inputs
+        omega, theta, gradient, loss, *state = inputs
         d_omega, *d_inputs = (t.new_empty(t.shape) for t in (omega, theta, *state))
-        _call(rule, "lstm_backward", inputs, outputs, d_outputs, d_inputs, [d_omega])
-        return d_omega, *d_inputs
+        d_given = [None, None] if rule.first_order else [t.new_empty(t.shape) for t in (gradient, loss)]
+        _call(rule, "lstm_backward", inputs, outputs, d_outputs, d_inputs, [d_omega], d_given)
+        # One result for each, because vmap counts them; an empty one has the axes of the batch.
+        return d_omega, *d_inputs, *(theta.new_empty(*theta.shape[:-1], 0) if d is None else d for d in d_given)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -148,7 +150,7 @@ class _Backward(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], rule: FusedLSTMRule, *tensors: Tensor) -> Any:
         # Each sample has its own derivative of omega.
         moved = [_with_axis(t, dim, 0, info.batch_size) for t, dim in zip(tensors, in_dims[1:], strict=True)]
-        return _Backward.apply(rule, *moved), (0,) * 6
+        return _Backward.apply(rule, *moved), (0,) * 8
 
 
 def _with_axis(tensor: Tensor, dim: int | None, place: int, size: int) -> Tensor:
@@ -158,7 +160,7 @@ def _with_axis(tensor: Tensor, dim: int | None, place: int, size: int) -> Tensor
     return tensor.unsqueeze(place).expand(*tensor.shape[:place], size, *tensor.shape[place:])
 
 
-def _call(rule: FusedLSTMRule, function: str, inputs: Sequence[Tensor], *others: Sequence[Tensor]) -> None:
+def _call(rule: FusedLSTMRule, function: str, inputs: Sequence[Tensor], *others: Sequence[Tensor | None]) -> None:
     """Call a function of the kernel with its groups of tensors, in which it also writes."""
     omega, theta, gradient, loss, *state = inputs
     _refuse_other_shapes(rule, inputs)
@@ -167,8 +169,8 @@ def _call(rule: FusedLSTMRule, function: str, inputs: Sequence[Tensor], *others:
     sizes = (ctypes.c_int64 * 5)(seeds, batch // max(seeds, 1), theta.shape[-1], rule.rule.hidden_size, logits)
     groups = [(omega, gradient, loss), (theta, *state), *others]
     # Held in a list, because contiguous copies must live until the kernel is done; what it writes in is contiguous.
-    groups = [[tensor.contiguous() for tensor in group] for group in groups]
-    pointers = [(ctypes.c_void_p * len(group))(*(tensor.data_ptr() for tensor in group)) for group in groups]
+    groups = [[tensor if tensor is None else tensor.contiguous() for tensor in group] for group in groups]
+    pointers = [(ctypes.c_void_p * len(group))(*(t if t is None else t.data_ptr() for t in group)) for group in groups]
     getattr(_kernel(rule.folder), function)(sizes, *pointers)
 
 

@@ -14,7 +14,9 @@
 //   d(F) = d(theta') theta,  d(I) = -d(theta') gradient,   d(l) = d(gate) gate (1 - gate),   d(W) = sum d(l) y
 //   d(theta) = d(theta') F + sum d(l) W[theta],   d(previous) = d(l) W[previous],   d(h') = next + sum d(l) W[h']
 //   d(c') = next + d(h') o (1 - tanh^2 c'),   d(c) = d(c') f,   d(W_q) = sum d(z_q) x,   d(h) = sum_q W_q[h] d(z_q)
-//   d(z_o) = d(h') tanh(c') o (1 - o),  d(z_f) = d(c') c f (1 - f),  d(z_i) = d(c') g i (1 - i),  d(z_g) = d(c') i (1 - g^2).
+//   d(z_o) = d(h') tanh(c') o (1 - o),  d(z_f) = d(c') c f (1 - f),  d(z_i) = d(c') g i (1 - i),  d(z_g) = d(c') i (1 - g^2)
+// and, where gradient and loss are no constants (the exact rule), with d(x) = sum_q W_q[x] d(z_q) of their preprocessed values:
+//   d(gradient) = -d(theta') I + d(x) dx/d(gradient),   d(loss) = sum over coordinates of d(x) dx/d(loss).
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
@@ -23,7 +25,8 @@
 
 // The tensors of a call, [seeds, tasks, ...], or their derivatives.
 struct Sizes { int64_t seeds, tasks, n, h, logits; };
-struct Constants { const float *omega, *gradient, *loss; };
+struct Given { const float *omega, *gradient, *loss; };
+struct ToGiven { float *gradient, *loss; };  // both null for a first-order rule
 template <class Float>
 struct Moving { Float *theta, *hidden, *cell, *forget, *input; };
 struct Told { const float *forget, *input; };
@@ -40,12 +43,21 @@ constexpr int64_t STRIDE = TILE + LANES;    // of a tile's rows; an odd number o
 enum { GRADIENT, LOSS = 2, ONE = 4, EXTRA = 5 };  // rows of x after the hidden states
 enum { I, F, G, O };                              // gates of the first layer, in omega's order
 
+constexpr float EDGE = 4.53999298e-5f;     // e^-10
+constexpr float BELOW_EDGE = 22026.4658f;  // e^10
+
 // The two inputs that stand for a number x, see preprocess in lstm.py.
 INLINE void preprocess(Vector x, Vector& first, Vector& second) {
-  const Vector edge = splat(4.53999298e-5f);  // e^-10
+  const Vector edge = splat(EDGE);
   const Vector magnitude = (Vector)((Integers)x & 0x7fffffff), sign = (Vector)(((Integers)x & INT32_MIN) | 0x3f800000);
   first = magnitude >= edge ? logarithm(magnitude) * 0.1f : splat(-1);
-  second = magnitude >= edge ? sign : x * 22026.4658f;
+  second = magnitude >= edge ? sign : x * BELOW_EDGE;
+}
+
+// The derivative of x from those of its two inputs.
+INLINE Vector preprocess_backward(Vector x, Vector d_first, Vector d_second) {
+  const Vector magnitude = (Vector)((Integers)x & 0x7fffffff);
+  return magnitude >= splat(EDGE) ? d_first * 0.1f / x : d_second * BELOW_EDGE;
 }
 
 INLINE void copy(const float* from, float* to, int64_t count) {
@@ -86,7 +98,7 @@ class Rows {
 };
 
 // Where a tile is: its first coordinate among those of all tasks, the same in hidden and cell, and that of the next tile.
-struct Place { int64_t n, h, at, memory, next, count; };
+struct Place { int64_t n, h, task, at, memory, next, count; };
 
 // A tile of theta and the rule's memory, or of their derivatives. `told` are the previous values of the second layer's gates.
 struct State {
@@ -117,12 +129,13 @@ inline int64_t n_omega(int64_t h) { return (h + EXTRA) * 4 * h + 2 * (h + 3); }
 struct Weights {
   int64_t h, inputs;
   Rows gates;   // unit j: weight of row k of (hidden, gradient) for gate q at [4 k + q]
-  Rows back;    // group of four units: weight for the group's unit u of gate q of unit j at [4 (4 j + q) + u]
+  Rows back;    // group of four rows of x: weight of the group's row u for gate q of unit j at [4 (4 j + q) + u]; the hidden
+                // states' groups, then that of gradient and loss
   Rows biases;  // gate q of unit j, with the loss's share
   const float* omega = nullptr;
 
   explicit Weights(int64_t h)
-      : h(h), inputs(h + LOSS), gates(h, 4 * (h + LOSS)), back((h + 3) / 4, 16 * h), biases(h, 4) {}
+      : h(h), inputs(h + LOSS), gates(h, 4 * (h + LOSS)), back((h + 3) / 4 + 1, 16 * h), biases(h, 4) {}
   int64_t place(int64_t row, int64_t q, int64_t j) const {  // in omega, of the weight of a row of x
     return (row < h ? row + 4 : row < h + ONE ? row - h : row) * 4 * h + q * h + j;
   }
@@ -134,6 +147,7 @@ struct Weights {
       for (int64_t q = 0; q < 4; q++) {
         for (int64_t k = 0; k < inputs; k++) gates[j][4 * k + q] = omega[place(k, q, j)];
         for (int64_t u = 0; u < h; u++) back[u / 4][4 * (4 * j + q) + u % 4] = omega[place(u, q, j)];
+        for (int64_t u = 0; u < 4; u++) back[(h + 3) / 4][4 * (4 * j + q) + u] = omega[place(h + u, q, j)];
       }
   }
   void add_loss(float first, float second) const {
@@ -182,9 +196,9 @@ struct Tile {
   Rows gradient{1};
 
   explicit Tile(int64_t h) : state(h, blocks_of(h + EXTRA)) {}
-  void fetch(const Constants& constants, const Moving<const float>& from, const Place& place) {
+  void fetch(const Given& given, const Moving<const float>& from, const Place& place) {
     state.fetch(from, place);
-    gradient.fetch(constants.gradient + place.at, place.n, place.count);
+    gradient.fetch(given.gradient + place.at, place.n, place.count);
     for (int64_t s = 0; s < place.count; s += LANES) {
       Vector first, second;
       preprocess(load(gradient[0] + s), first, second);
@@ -195,20 +209,20 @@ struct Tile {
 
 // Call body(place) for every tile of one seed, in a fixed order, with its numbers in tile and its task's loss in weights.
 template <class Body>
-void for_tiles(const Sizes& size, const Constants& constants, const Moving<const float>& from, int64_t seed, Weights& weights,
+void for_tiles(const Sizes& size, const Given& given, const Moving<const float>& from, int64_t seed, Weights& weights,
                Tile& tile, const Body& body) {
   const int64_t n = size.n, h = size.h;
-  weights.arrange(constants.omega + seed * n_omega(h));
+  weights.arrange(given.omega + seed * n_omega(h));
   for (int64_t task = seed * size.tasks; task < (seed + 1) * size.tasks; task++) {
     Vector rows[3] = {{}, {}, splat(1)};
-    preprocess(splat(constants.loss[task]), rows[0], rows[1]);
+    preprocess(splat(given.loss[task]), rows[0], rows[1]);
     weights.add_loss(rows[0][0], rows[1][0]);
     for (int row = 0; row < 3; row++)
       for (int64_t s = 0; s < TILE; s += LANES) store(tile.state.hidden[h + LOSS + row] + s, rows[row]);
     for (int64_t start = 0; start < n; start += TILE) {
       const int64_t memory = task * n * h + start, next = start + TILE < n ? memory + TILE : (task + 1) * n * h;
-      const Place place{n, h, task * n + start, memory, next, std::min(TILE, n - start)};
-      tile.fetch(constants, from, place);
+      const Place place{n, h, task, task * n + start, memory, next, std::min(TILE, n - start)};
+      tile.fetch(given, from, place);
       body(place);
     }
   }
@@ -253,6 +267,7 @@ struct Backward {
   int64_t rows, columns;  // of sums
   State d;                // derivatives of what the step gave; then of what it was given
   Rows dz, told{2};       // row 4 j + q: z_q of unit j, then its derivative; the gates' values as the step gave them
+  Rows inputs{4}, gradient{1};  // of the preprocessed gradient and loss, and of the gradient
   Rows sums, gate_sums;   // of products: by row of x and row of dz, in blocks; by gate and row of y. Each is a vector.
 
   explicit Backward(int64_t h)
@@ -278,6 +293,7 @@ void backward_chunk(const Weights& weights, const Tile& tile, bool logits, int64
       store(b.d.told[gate] + a, d * w[1]);
       to_theta += d * w[0] + (gate == 0 ? d_theta * value : zero);
       d_logit[gate][v] = d;
+      if (gate == 1) store(b.gradient[0] + a, -d_theta * value);
     }
     store(b.d.theta[0] + a, to_theta);
   }
@@ -308,6 +324,30 @@ void backward_chunk(const Weights& weights, const Tile& tile, bool logits, int64
   for (int64_t j = 0; j < h; j += 4) multiply(4 * h, none, weights.back[j / 4], b.dz[0] + s, b.d.hidden[j] + s);
 }
 
+// From the derivatives of the sums z over one chunk to those of gradient and, summed lane by lane, of the loss's two inputs.
+void backward_inputs(const Weights& weights, const Tile& tile, int64_t s, const Backward& b, Vector (&loss)[2]) {
+  const float none[4] = {};
+  multiply(4 * weights.h, none, weights.back[(weights.h + 3) / 4], b.dz[0] + s, b.inputs[0] + s);
+  for (int64_t a = s; a < s + CHUNK; a += LANES) {
+    add(b.gradient[0] + a, preprocess_backward(load(tile.gradient[0] + a), load(b.inputs[0] + a), load(b.inputs[1] + a)));
+    EACH(2) loss[k] += load(b.inputs[LOSS + k] + a); END
+  }
+}
+
+INLINE float total(Vector lanes) {
+  float sum = 0;
+  for (int64_t lane = 0; lane < LANES; lane++) sum += lanes[lane];
+  return sum;
+}
+
+// The same for a tile, with the derivatives given back.
+void backward_given(const Weights& weights, const Tile& tile, const Place& place, float loss, const Backward& b, const ToGiven& to) {
+  Vector lanes[2] = {};
+  for (int64_t s = 0; s < place.count; s += CHUNK) backward_inputs(weights, tile, s, b, lanes);
+  b.gradient.give(to.gradient + place.at, place.n, place.count);
+  to.loss[place.task] += preprocess_backward(splat(loss), splat(total(lanes[0])), splat(total(lanes[1])))[0];
+}
+
 // sums += rows of x times rows of dz, lane by lane, over the first `width` coordinates of a tile.
 void add_products(const Tile& tile, const Backward& b, int64_t width) {
   for (int64_t c = 0; c < b.columns; c += BLOCK)
@@ -326,31 +366,31 @@ void add_products(const Tile& tile, const Backward& b, int64_t width) {
 // Sum over lanes, into one seed's derivatives of omega; the sums then start again from zero.
 void give_sums(const Weights& weights, const Backward& b, float* omega) {
   const int64_t h = weights.h;
-  const auto total = [](float* lanes) {
-    float sum = 0;
-    for (int64_t lane = 0; lane < LANES; lane++) sum += lanes[lane], lanes[lane] = 0;
+  const auto take = [](float* lanes) {
+    const float sum = total(load(lanes));
+    store(lanes, Vector{});
     return sum;
   };
   for (int64_t r = 0; r < h + EXTRA; r++)
     for (int64_t c = 0; c < 4 * h; c++) {
       const int64_t block = c / BLOCK * BLOCK * b.rows + r / BLOCK * BLOCK * BLOCK;
-      omega[weights.place(r, c % 4, c / 4)] = total(b.sums[block + r % BLOCK * BLOCK + c % BLOCK]);
+      omega[weights.place(r, c % 4, c / 4)] = take(b.sums[block + r % BLOCK * BLOCK + c % BLOCK]);
     }
-  for (int64_t k = 0; k < 2 * (h + 3); k++) omega[(h + EXTRA) * 4 * h + k] = total(b.gate_sums[k]);
+  for (int64_t k = 0; k < 2 * (h + 3); k++) omega[(h + EXTRA) * 4 * h + k] = take(b.gate_sums[k]);
 }
 
 }  // namespace
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-EXPORT void lstm_forward(const Sizes* size, const Constants* constants, const Moving<const float>* from, const Moving<float>* to) {
+EXPORT void lstm_forward(const Sizes* size, const Given* given, const Moving<const float>* from, const Moving<float>* to) {
   const int64_t h = size->h;
   Tile tile(h);
   State result(h, h);
   Rows z(4 * h);
   Weights weights(h);
   for (int64_t seed = 0; seed < size->seeds; seed++)
-    for_tiles(*size, *constants, *from, seed, weights, tile, [&](const Place& place) {
+    for_tiles(*size, *given, *from, seed, weights, tile, [&](const Place& place) {
       result.hidden.announce(to->hidden + place.memory, place.n), result.cell.announce(to->cell + place.memory, place.n);
       for (int64_t s = 0; s < place.count; s += CHUNK) forward_chunk(weights, tile, size->logits, s, z, result);
       result.give(*to, place);
@@ -358,17 +398,20 @@ EXPORT void lstm_forward(const Sizes* size, const Constants* constants, const Mo
 }
 
 // From the derivatives d of what the step gave, of which told is a part, to those of what it was given.
-EXPORT void lstm_backward(const Sizes* size, const Constants* constants, const Moving<const float>* from, const Told* told,
-                          const Moving<const float>* d, const Moving<float>* to, float* const* to_omega) {
+EXPORT void lstm_backward(const Sizes* size, const Given* given, const Moving<const float>* from, const Told* told,
+                          const Moving<const float>* d, const Moving<float>* to, float* const* to_omega,
+                          const ToGiven* to_given) {
   Tile tile(size->h);
   Backward b(size->h);
   Weights weights(size->h);
+  if (to_given->loss) std::fill_n(to_given->loss, size->seeds * size->tasks, 0.0f);
   for (int64_t seed = 0; seed < size->seeds; seed++) {
-    for_tiles(*size, *constants, *from, seed, weights, tile, [&](const Place& place) {
+    for_tiles(*size, *given, *from, seed, weights, tile, [&](const Place& place) {
       b.d.fetch(*d, place);
       b.told.fetch(told->forget + place.at, place.n, place.count, 0);
       b.told.fetch(told->input + place.at, place.n, place.count, 1);
       for (int64_t s = 0; s < place.count; s += CHUNK) backward_chunk(weights, tile, size->logits, s, b);
+      if (to_given->loss) backward_given(weights, tile, place, given->loss[place.task], b, *to_given);
       add_products(tile, b, (place.count + CHUNK - 1) / CHUNK * CHUNK);
       b.d.give(*to, place);
     });

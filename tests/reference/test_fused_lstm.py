@@ -20,7 +20,7 @@ from metalib.update_rules import GradientDescent, LSTMRule, from_dict
 from metalib.update_rules.fused_lstm import FusedLSTMRule, fused
 from metalib.update_rules.lstm import LSTMState
 
-RULES = [LSTMRule(h, feedback) for h in (1, 3, 20, 21) for feedback in ("gates", "logits")]
+RULES = [LSTMRule(h, feedback, first_order=False) for h in (1, 3, 20, 21) for feedback in ("gates", "logits")]
 ARCHITECTURE = MLP((1, 7, 1))
 LOSS = mean_squared_error(ARCHITECTURE.network())
 # float32 keeps 24 bits; a step adds some hundred rounded numbers, and a derivative of omega one for each coordinate.
@@ -58,10 +58,10 @@ def flat_step(rule, omega, theta, gradient, loss, state):
 
 def results_and_derivatives(rule, arguments, dtype):
     omega, theta, gradient, loss, state = arguments
-    inputs = [x.detach().to(dtype).requires_grad_() for x in (omega, theta, *state)]
+    inputs = [x.detach().to(dtype).requires_grad_() for x in (omega, theta, gradient, loss, *state)]
     of_one = partial(flat_step, rule)
     step = vmap(of_one, in_dims=(None, 0, 0, 0, 0)) if theta.ndim == 2 else of_one
-    results = step(*inputs[:2], gradient.to(dtype), loss.to(dtype), inputs[2:])
+    results = step(*inputs[:4], inputs[4:])
     weights = generator(0, "weights")
     total = sum((result * torch.randn(result.shape, generator=weights)).sum() for result in results)
     return [*results, *torch.autograd.grad(total, inputs)]
@@ -85,7 +85,7 @@ def test_step_and_all_derivatives(folder, rule, n, batch):
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 20.0, 1e4])
 def test_small_and_saturated_activations(folder, scale):
-    rule = LSTMRule(3)
+    rule = LSTMRule(3, first_order=False)
     omega, *others = numbers(rule, 200)
     arguments = (omega * scale, *others)
     ours = results_and_derivatives(fused(rule, folder), arguments, torch.float32)[:5]
@@ -118,9 +118,10 @@ def meta_gradients(rule, dtype, seeds, tasks, learned_start=True):
 
 
 @pytest.mark.parametrize("feedback", ["gates", "logits"])
+@pytest.mark.parametrize("first_order", [True, False])
 @pytest.mark.parametrize(("seeds", "tasks"), [(1, 1), (1, 4), (3, 4)])
-def test_meta_gradient_over_five_steps(folder, feedback, seeds, tasks):
-    rule = LSTMRule(feedback=feedback)
+def test_meta_gradient_over_five_steps(folder, feedback, first_order, seeds, tasks):
+    rule = LSTMRule(feedback=feedback, first_order=first_order)
     gradient, losses = meta_gradients(fused(rule, folder), torch.float32, seeds, tasks)
     expected, expected_losses = meta_gradients(rule, torch.float64, seeds, tasks)
     torch.testing.assert_close(losses.double(), expected_losses, rtol=1e-5, atol=0)
@@ -136,9 +137,17 @@ def test_meta_gradient_of_a_fixed_start(folder):
     assert_close([ours], [expected], 1e-4)
 
 
-def test_gradient_of_one_task_inside_vmap(folder):
+def test_a_first_order_rule_has_no_derivative_of_gradient_and_loss(folder):
+    omega, theta, gradient, loss, state = numbers(LSTMRule(3), 20)
+    gradient.requires_grad_(), loss.requires_grad_()
+    moved, _ = fused(LSTMRule(3), folder).step(omega.requires_grad_(), theta, gradient, loss, LSTMState(*state))
+    assert torch.autograd.grad(moved.sum(), [gradient, loss], allow_unused=True) == (None, None)
+
+
+@pytest.mark.parametrize("first_order", [True, False])
+def test_gradient_of_one_task_inside_vmap(folder, first_order):
     """torch.func.grad within vmap, where the backward pass itself is batched."""
-    rule = LSTMRule(3)
+    rule = LSTMRule(3, first_order=first_order)
     omega, theta, gradient, loss, state = numbers(rule, 20, (4,))
 
     def total(rule, *arguments):
@@ -146,7 +155,7 @@ def test_gradient_of_one_task_inside_vmap(folder):
 
     def each_task(rule, dtype):
         arguments = [x.to(dtype) for x in (omega, theta, gradient, loss)]
-        of_task = torch.func.grad(partial(total, rule), argnums=(0, 1))
+        of_task = torch.func.grad(partial(total, rule), argnums=(0, 1) if first_order else (0, 1, 2, 3))
         return vmap(of_task, in_dims=(None, 0, 0, 0, 0))(*arguments, [x.to(dtype) for x in state])
 
     assert_close(each_task(fused(rule, folder), torch.float32), each_task(rule, torch.float64))
@@ -168,7 +177,7 @@ def test_nan_passes_through(folder, place):
 
 
 def test_same_inputs_give_the_same_bytes(folder):
-    plain = LSTMRule()
+    plain = LSTMRule(first_order=False)
     rule = fused(plain, folder)
     first, second = (meta_gradients(rule, torch.float32, 2, 3) for _ in range(2))
     assert torch.equal(first[0], second[0])
@@ -192,7 +201,7 @@ def test_frozen_gates_are_gradient_descent(folder):
 
 
 def test_other_numbers_are_left_to_the_plain_rule(folder):
-    rule = LSTMRule(3)
+    rule = LSTMRule(3, first_order=False)
     arguments = numbers(rule, 20)
     ours = results_and_derivatives(fused(rule, folder), arguments, torch.float64)
     expected = results_and_derivatives(rule, arguments, torch.float64)
@@ -211,11 +220,6 @@ def test_artefacts_do_not_know_it(folder):
     rule = LSTMRule(3, "logits")
     assert isinstance(fused(rule, folder), FusedLSTMRule)
     assert from_dict(fused(rule, folder).to_dict()) == rule
-
-
-def test_second_derivatives_are_refused(folder):
-    with pytest.raises(ValueError, match="first_order=False"):
-        fused(LSTMRule(first_order=False), folder)
 
 
 def test_other_shapes_are_refused(folder):
