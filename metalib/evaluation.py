@@ -133,11 +133,20 @@ def choose_rate(
     Returns:
         the chosen rate, and for each rate the mean error over seeds and tasks (infinite where diverged).
     """
-    errors: dict[float, float] = {}
-    for rate in rates:
-        rule = GradientDescent(rate)
-        final = final_scores(loss, rule, theta, support, query, steps, score, tasks_at_once)
-        errors[rate] = final.mean().item() if bool((final <= diverged_above).all()) else float("inf")
+    final = [
+        final_scores(loss, GradientDescent(rate), theta, support, query, steps, score, tasks_at_once) for rate in rates
+    ]
+    return best_rate(rates, final, diverged_above)
+
+
+def best_rate(
+    rates: Sequence[float], final: Sequence[Tensor], diverged_above: float
+) -> tuple[float, dict[float, float]]:
+    """Choose among rates as :func:`choose_rate` does, from the final errors ``[seeds, tasks]`` at each of them."""
+    errors = {
+        rate: errors.mean().item() if bool((errors <= diverged_above).all()) else float("inf")
+        for rate, errors in zip(rates, final, strict=True)
+    }
     return min(errors, key=lambda rate: (errors[rate], rate)), errors
 
 

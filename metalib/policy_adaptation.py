@@ -1,6 +1,6 @@
 """Adapting policies to tasks: collect rollouts, take an inner step on them, collect again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -55,7 +55,9 @@ class PolicyAdaptation:
     gamma: float
     lam: float
 
-    def iterates(self, phi: Tensor, goals: Tensor, steps: int, generators: Generators) -> list[Iterate]:
+    def iterates(
+        self, phi: Tensor, goals: Tensor, steps: int, generators: Generators, known: Sequence[Iterate] = ()
+    ) -> list[Iterate]:
         """Return theta_0, ..., theta_``steps`` of each task with their rollouts.
 
         The rollouts of theta_t made no difference to theta_t: they are fresh, and judge it fairly.
@@ -65,9 +67,11 @@ class PolicyAdaptation:
             goals: ``[task, goal_size]``, or ``[task, rollout, goal_size]``.
             steps: inner steps.
             generators: of the rollouts.
+            known: the first iterates, where they were collected before with the same arguments; theta_0 and its
+                rollouts do not depend on the rule.
         """
-        found: list[Iterate] = []
-        for step in range(steps + 1):
+        found = list(known)
+        for step in range(len(known), steps + 1):
             thetas = self._replayed(phi, [iterate.batch for iterate in found], len(goals))
             found.append(self._live(thetas, goals, generators(step)))
         return found

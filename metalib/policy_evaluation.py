@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from metalib.policy_adaptation import Generators
+from metalib.policy_adaptation import Generators, Iterate
 from metalib.trained_policy import TrainedPolicy
 from metalib.update_rules import GradientDescent, UpdateRule
 
@@ -46,10 +46,14 @@ def adapted_returns(
     of_seeds = []
     for phi in trained.phi:
         iterates = adaptation.iterates(phi, goals, steps, generators)
-        means = [iterate.found.returns.mean(dim=1).masked_fill(iterate.found.broken, torch.nan) for iterate in iterates]
-        of_seeds.append(torch.stack(means, dim=1))
+        of_seeds.append(torch.stack([mean_returns(iterate) for iterate in iterates], dim=1))
         advance(steps + 1)
     return torch.stack(of_seeds)
+
+
+def mean_returns(iterate: Iterate) -> Tensor:
+    """Return the mean return of each task's rollouts, ``[task]``; NaN where they all broke down."""
+    return iterate.found.returns.mean(dim=1).masked_fill(iterate.found.broken, torch.nan)
 
 
 def choose_policy_rate(
@@ -74,10 +78,19 @@ def choose_policy_rate(
         the mean return over seeds and goals by rate, None where a policy broke down, and which rate is "chosen": the
         best, of equals the smallest; the smallest as well where policies broke down at every rate.
     """
-    found = {
-        rate: adapted_returns(trained, GradientDescent(rate), goals, trained.rollouts, 1, threads, generators, advance)
-        for rate in sorted(rates)
-    }
-    means = {rate: values[..., 1].mean().item() for rate, values in found.items() if values.isfinite().all()}
+    adaptations = [trained.adaptation(GradientDescent(rate), threads=threads) for rate in sorted(rates)]
+    of_seeds = []
+    for phi in trained.phi:
+        # Before the first step every rate is the same, so its rollouts are collected once.
+        before = adaptations[0].iterates(phi, goals, 0, generators)
+        advance(1)
+        of_rates = []
+        for adaptation in adaptations:
+            iterates = adaptation.iterates(phi, goals, 1, generators, before)
+            of_rates.append(torch.stack([mean_returns(iterate) for iterate in iterates]))
+            advance(1)
+        of_seeds.append(torch.stack(of_rates))
+    found = dict(zip(sorted(rates), torch.stack(of_seeds, dim=2), strict=True))  # [gradient_step, seed, goal] each
+    means = {rate: values[1].mean().item() for rate, values in found.items() if values.isfinite().all()}
     chosen = max(means, key=lambda rate: means[rate]) if means else min(found)
     return {"chosen": chosen, **{f"{rate:g}": means.get(rate) for rate in found}}

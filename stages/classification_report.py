@@ -13,6 +13,7 @@ from metalib.score_files import (
     GATES_SCHEMA,
     IMAGE_ILLUSTRATION_SCHEMA,
     RATES_SCHEMA,
+    SPLIT_ACCURACIES_SCHEMA,
     Accuracies,
     load_accuracies,
 )
@@ -45,6 +46,10 @@ def classification_report(run: Run, dataset: Path, artifacts: Path, published: P
     curves = {way: f"accuracy_against_steps_{way}way.png" for way in sorted({c.way for c in tasks.conditions})}
     pictures = {f"figures/{name}": image_figures.accuracy_against_steps(table, way) for way, name in curves.items()}
     pictures["figures/episode.png"] = _episode(dataset, artifacts, accuracies, condition)
+    beside = {
+        m: load_tensors(artifacts / "scores" / m / "splits.safetensors", SPLIT_ACCURACIES_SCHEMA)[0]
+        for m in classification.METHODS
+    }
     pictures["figures/gates.png"], gate_episodes = _gates(artifacts)
     published_table = classification.published_rows(published, tasks.dataset)
     classes = {split: len(load_classes(dataset, split).names) for split in ("train", "validation", "test")}
@@ -63,6 +68,7 @@ def classification_report(run: Run, dataset: Path, artifacts: Path, published: P
         "n_episodes": int(table["n_episodes"].max()),
         "n_seeds": int(table["n_seeds"].max()),
         "summary": classification.summary_table(table, steps),
+        "splits": classification.splits_table(table, steps, beside, settings.seed, settings.bootstrap_samples),
         "episode_figure": "episode.png",
         "episode_name": f"{condition.way}-way {condition.shot}-shot",
         "published_table": None if published_table.empty else published_table,

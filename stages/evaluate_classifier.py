@@ -1,13 +1,15 @@
 """Evaluate a trained method on the frozen test episodes: its accuracy before and after each gradient step."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
+import torch
 import typer
 from torch import Tensor
 
-from metalib.config import EvaluateClassifierSettings
-from metalib.evaluation import adaptation_scores, choose_rate, gate_quantiles
+from metalib.evaluation import adaptation_scores, best_rate, final_scores, gate_quantiles
 from metalib.losses import Batch, Episode, cross_entropy, error_rate
 from metalib.metric_learning import prototype_predictions
 from metalib.networks import Architecture, with_new_head
@@ -15,11 +17,12 @@ from metalib.score_files import (
     GATES_SCHEMA,
     IMAGE_ILLUSTRATION_SCHEMA,
     RATES_SCHEMA,
+    SPLIT_ACCURACIES_SCHEMA,
     Accuracies,
     save_accuracies,
 )
 from metalib.storage import StorageError, save_tensors, write_checked_json
-from metalib.tasks.image_tasks import Condition, load_frozen_episodes, load_image_tasks
+from metalib.tasks.image_tasks import BESIDE_TEST, Condition, load_frozen_episodes, load_image_tasks
 from metalib.trained_method import TrainedMethod
 from metalib.update_rules import GradientDescent, LSTMRule, UpdateRule
 from stages.image_networks import image_network
@@ -34,13 +37,34 @@ GATE_EPISODES = 10
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What one job evaluates: one seed, the ``index``-th, of a method in one condition."""
+
+    method: str
+    path: Path
+    dataset: Path
+    condition: Condition
+    index: int
+
+    @property
+    def name(self) -> str:
+        """What progress bars call it."""
+        return f"{self.method}, {self.condition.way}-way {self.condition.shot}-shot, seed {self.index}"
+
+    def load(self) -> TrainedMethod:
+        """Return the trained method with this seed alone."""
+        method, only = TrainedMethod.load(self.path), slice(self.index, self.index + 1)
+        return replace(method, phi=method.phi[only], seeds=method.seeds[only])
+
+
 class Found(NamedTuple):
-    """What evaluation found for one condition."""
+    """What evaluation found for one condition; ``beside`` are accuracies ``[seed, episode]`` on other splits."""
 
     accuracies: Accuracies
+    beside: dict[str, Tensor]
     predicted: Tensor
     gates: dict[str, Tensor]
-    rates: dict[str, float | None]
 
 
 def main(
@@ -53,30 +77,49 @@ def main(
 
     A baseline that is fine-tuned first chooses its rate on the validation episodes. Writes scores.safetensors
     (accuracies by seed, episode and gradient step), illustrations.safetensors (predictions on the first
-    episodes), rates.json and, for the LSTM meta-learner, gates.safetensors (its gates at each step).
+    episodes), splits.safetensors (accuracies on episodes of training and validation classes), rates.json and, for
+    the LSTM meta-learner, gates.safetensors (its gates at each step).
     """
     with stage(f"evaluate_classifier@{trained.name}", params) as run, run.output(output) as folder:
         tasks = load_image_tasks(dataset)
-        paths = {condition: _weights(trained, condition) for condition in tasks.conditions}
-        methods = {condition: TrainedMethod.load(path) for condition, path in paths.items()}
+        subjects = _subjects(trained, dataset, tasks.conditions)
+        rates = _chosen_rates(run, subjects)
         jobs = [
-            Job(f"{trained.name}, {c.way}-way {c.shot}-shot", 2, evaluate, (run, paths[c], dataset, c))
-            for c in tasks.conditions
+            Job(subject.name, 1, evaluate, (run, subject, rates.get(subject.condition, {}).get("chosen")))
+            for subject in subjects
         ]
-        found: list[Found] = run_jobs(jobs, worker_count(run.machine, len(jobs)), "parts")
-        names = [condition.name for condition in tasks.conditions]
-        accuracies = [each.accuracies for each in found]
-        settings = next(iter(methods.values())).settings
+        results = run_jobs(jobs, worker_count(run.machine, len(jobs)), "seeds")
+        found = {
+            condition: _joined(
+                [result for subject, result in zip(subjects, results, strict=True) if subject.condition == condition]
+            )
+            for condition in tasks.conditions
+        }
+        settings = subjects[0].load().settings
+        accuracies = [found[condition].accuracies for condition in tasks.conditions]
         save_accuracies(folder / "scores.safetensors", accuracies, tasks.dataset, settings)
-        predicted = {name: each.predicted for name, each in zip(names, found, strict=True)}
+        predicted = {condition.name: found[condition].predicted for condition in tasks.conditions}
         axes = {"axes": ["episode", "gradient_step", "query"]}
         save_tensors(folder / "illustrations.safetensors", IMAGE_ILLUSTRATION_SCHEMA, predicted, axes)
-        tried = {name: each.rates for name, each in zip(names, found, strict=True) if each.rates}
+        beside = {f"{c.name}-{split}": values for c in tasks.conditions for split, values in found[c].beside.items()}
+        save_tensors(folder / "splits.safetensors", SPLIT_ACCURACIES_SCHEMA, beside, {"axes": ["seed", "episode"]})
+        tried = {condition.name: rates[condition] for condition in tasks.conditions if condition in rates}
         write_checked_json(folder / "rates.json", RATES_SCHEMA, tried)
-        gates = {f"{n}-{gate}": q for n, each in zip(names, found, strict=True) for gate, q in each.gates.items()}
+        gates = {f"{c.name}-{gate}": q for c in tasks.conditions for gate, q in found[c].gates.items()}
         if gates:
             header = {"quantiles": list(QUANTILES), "episodes": min(GATE_EPISODES, accuracies[0].values.shape[1])}
             save_tensors(folder / "gates.safetensors", GATES_SCHEMA, gates, header)
+
+
+def _subjects(trained: Path, dataset: Path, conditions: Sequence[Condition]) -> list[Subject]:
+    """Return what is evaluated: longest first, so that no worker is left alone with the longest."""
+    subjects = []
+    for condition in sorted(conditions, key=lambda c: -c.way * c.shot):
+        path = _weights(trained, condition)
+        subjects += [
+            Subject(trained.name, path, dataset, condition, i) for i in range(len(TrainedMethod.load(path).seeds))
+        ]
+    return subjects
 
 
 def _weights(trained: Path, condition: Condition) -> Path:
@@ -87,75 +130,122 @@ def _weights(trained: Path, condition: Condition) -> Path:
     raise StorageError(f"{trained} holds no weights for {condition.name}; run the stage that writes it (`dvc repro`)")
 
 
-def evaluate(run: Run, path: Path, dataset: Path, condition: Condition, control: Control) -> Found:
-    """Evaluate one trained method in one condition."""
+def _chosen_rates(run: Run, subjects: list[Subject]) -> dict[Condition, dict[str, float | None]]:
+    """Return, for each condition of a baseline, the rates tried on validation episodes and the "chosen"."""
+    settings = run.params.evaluate_classifier
+    tuned = [subject for subject in subjects if _is_fine_tuned(subject.load())]
+    jobs = [Job(f"rates of {s.name}", len(settings.finetune_rates), try_rates, (run, s)) for s in tuned]
+    results = run_jobs(jobs, worker_count(run.machine, len(jobs)), "rates") if jobs else []
+    chosen: dict[Condition, dict[str, float | None]] = {}
+    for condition in dict.fromkeys(subject.condition for subject in tuned):
+        of_seeds = [result for s, result in zip(tuned, results, strict=True) if s.condition == condition]
+        final = torch.cat(of_seeds, dim=1)
+        rate, errors = best_rate(settings.finetune_rates, list(final), diverged_above=1.0)
+        chosen[condition] = {"chosen": rate, **{f"{r:g}": error for r, error in errors.items()}}
+    return chosen
+
+
+def _is_fine_tuned(method: TrainedMethod) -> bool:
+    return method.rule is None and method.method != "prototypical"
+
+
+def try_rates(run: Run, subject: Subject, control: Control) -> Tensor:
+    """Return one seed's error on every validation episode at each rate, ``[rates, 1, episodes]``."""
+    settings, method = run.params.evaluate_classifier, subject.load()
+    validation = load_frozen_episodes(subject.dataset, "validation", subject.condition)
+    architecture, phi = _with_head(run, method, subject)
+    found: list[Tensor] = []
+    for rate in settings.finetune_rates:
+        control.advance(len(found))
+        found.append(_final_errors(run, method, architecture, phi, GradientDescent(rate), validation))
+    control.advance(len(found))
+    return torch.stack(found)
+
+
+def evaluate(run: Run, subject: Subject, rate: float | None, control: Control) -> Found:
+    """Evaluate one seed of a method in one condition; a baseline at the ``rate`` chosen for it."""
     control.advance(0)
-    method, test = TrainedMethod.load(path), load_frozen_episodes(dataset, "test", condition)
+    method, test = subject.load(), load_frozen_episodes(subject.dataset, "test", subject.condition)
     if method.method == "prototypical":
         network = method.architecture.network()
-        predicted = prototype_predictions(network, condition.way, method.phi, test, EPISODES_AT_ONCE)[:, :, None]
-        return _found(method, condition, None, test, predicted, {}, {})
-    architecture, phi = _with_head(run, method, dataset, condition)
-    rule, rates = _rule(run.params.evaluate_classifier, method, architecture, phi, dataset, condition)
-    control.advance(1)
-    predicted = _predictions(architecture, phi, evaluation_rule(rule, run.machine), test, run)
+
+        def nearest_prototypes(episodes: Episode) -> Tensor:
+            return prototype_predictions(network, subject.condition.way, method.phi, episodes, EPISODES_AT_ONCE)
+
+        beside = {
+            split: (nearest_prototypes(episodes) == episodes.query.y).float().mean(-1)
+            for split, episodes in _beside_test(subject).items()
+        }
+        predicted = nearest_prototypes(test)[:, :, None]
+        control.advance(1)
+        return _found(method, subject, None, test, predicted, beside, {})
+    architecture, phi = _with_head(run, method, subject)
+    rule = method.rule or GradientDescent(_given(rate))
+    fast = evaluation_rule(rule, run.machine)
+    predicted = _predictions(architecture, phi, fast, test, run)
+    beside = {
+        split: 1 - _final_errors(run, method, architecture, phi, fast, episodes)
+        for split, episodes in _beside_test(subject).items()
+    }
     gates = {}
-    if isinstance(rule, LSTMRule):
+    if isinstance(rule, LSTMRule) and subject.index == 0:
         loss, support = cross_entropy(architecture.network()), _first(test.support, GATE_EPISODES)
         gates = gate_quantiles(loss, rule, phi[0], support, method.inner_steps, QUANTILES)
-    control.advance(2)
-    return _found(method, condition, rule, test, predicted, gates, rates)
+    control.advance(1)
+    return _found(method, subject, rule, test, predicted, beside, gates)
+
+
+def _beside_test(subject: Subject) -> dict[str, Episode]:
+    return {split: load_frozen_episodes(subject.dataset, split, subject.condition) for split in BESIDE_TEST}
+
+
+def _final_errors(
+    run: Run, method: TrainedMethod, architecture: Architecture, phi: Tensor, rule: UpdateRule, episodes: Episode
+) -> Tensor:
+    """Return the error rate ``[1, episodes]`` after T updates of the LSTM meta-learner, the last step of others."""
+    most = run.params.evaluate_classifier.gradient_steps
+    steps = min(method.inner_steps, most) if isinstance(method.rule, LSTMRule) else most
+    network = architecture.network()
+    loss, score = cross_entropy(network), error_rate(network)
+    return final_scores(loss, rule, phi, episodes.support, episodes.query, steps, score, EPISODES_AT_ONCE)
+
+
+def _given(rate: float | None) -> float:
+    if rate is None:
+        raise ValueError("a method without an update rule needs a rate")
+    return rate
 
 
 def _found(
     method: TrainedMethod,
-    condition: Condition,
+    subject: Subject,
     rule: UpdateRule | None,
     test: Episode,
     predicted: Tensor,
+    beside: dict[str, Tensor],
     gates: dict[str, Tensor],
-    rates: dict[str, float | None],
 ) -> Found:
-    """Return what evaluation found, from the predicted classes ``[seeds, episodes, steps + 1, n_query]``."""
+    """Return what evaluation found, from the predicted classes ``[1, episodes, steps + 1, n_query]``."""
     values = (predicted == test.query.y[:, None]).float().mean(-1)
     train_steps = method.inner_steps if method.rule else None
-    accuracies = Accuracies(method.method, *condition, train_steps, getattr(rule, "rate", None), values)
-    return Found(accuracies, predicted[0, :N_ILLUSTRATIONS], gates, rates)
+    accuracies = Accuracies(method.method, *subject.condition, train_steps, getattr(rule, "rate", None), values)
+    return Found(accuracies, beside, predicted[0, :N_ILLUSTRATIONS], gates)
 
 
-def _with_head(run: Run, method: TrainedMethod, dataset: Path, condition: Condition) -> tuple[Architecture, Tensor]:
+def _joined(found: list[Found]) -> Found:
+    """Return what was found for all seeds of a condition; pictures and gates are the first seed's."""
+    values = torch.cat([each.accuracies.values for each in found])
+    beside = {split: torch.cat([each.beside[split] for each in found]) for split in found[0].beside}
+    return found[0]._replace(accuracies=replace(found[0].accuracies, values=values), beside=beside)
+
+
+def _with_head(run: Run, method: TrainedMethod, subject: Subject) -> tuple[Architecture, Tensor]:
     """Return network and meta-parameters for the condition's classes; baselines get a new head, of zeros."""
     if method.rule is not None:
         return method.architecture, method.phi
-    image_shape = load_image_tasks(dataset).image_shape
-    new = image_network(run.params.image_network, image_shape, condition.way)
+    image_shape = load_image_tasks(subject.dataset).image_shape
+    new = image_network(run.params.image_network, image_shape, subject.condition.way)
     return new, with_new_head(method.phi, method.architecture, new)
-
-
-def _rule(
-    settings: EvaluateClassifierSettings,
-    method: TrainedMethod,
-    architecture: Architecture,
-    phi: Tensor,
-    dataset: Path,
-    condition: Condition,
-) -> tuple[UpdateRule, dict[str, float | None]]:
-    """Return the method's own rule, or gradient descent at the rate that is best on the validation episodes."""
-    if method.rule is not None:
-        return method.rule, {}
-    validation, network = load_frozen_episodes(dataset, "validation", condition), architecture.network()
-    rate, errors = choose_rate(
-        cross_entropy(network),
-        settings.finetune_rates,
-        phi,
-        validation.support,
-        validation.query,
-        settings.gradient_steps,
-        diverged_above=1.0,
-        score=error_rate(network),
-        tasks_at_once=EPISODES_AT_ONCE,
-    )
-    return GradientDescent(rate), {"chosen": rate, **{f"{r:g}": error for r, error in errors.items()}}
 
 
 def _predictions(architecture: Architecture, phi: Tensor, rule: UpdateRule, test: Episode, run: Run) -> Tensor:

@@ -24,6 +24,8 @@ from stages.running import PARAMS, ParamsOption, stage
 
 METHODS = ("maml", "pretrained", "oracle", "random")
 FINE_TUNED = ("pretrained", "random")
+Case = tuple[str, tuple[int, ...]]
+"""A method, and the K at which it is evaluated."""
 _UNUSED_RATE = 1.0  # of the oracle, which takes no step
 
 
@@ -43,19 +45,25 @@ def main(
         of_family = locomotion_family(family)
         goals = {name: load_goals(dataset, name, of_family) for name in ("validation", "test")}
         policies = {method: TrainedPolicy.load(_file(artifacts, method), family) for method in METHODS}
-        workers = worker_count(run.machine, len(METHODS))
+        cases = _cases(run.params.evaluate_policy)
+        workers = worker_count(run.machine, len(cases))
         threads = threads_each(run, workers)
         jobs = [
-            Job(f"{method}, {family}", _total(run.params, policy), evaluate, (run.params, policy, goals, threads))
-            for method, policy in policies.items()
+            Job(
+                f"{method}, {family}, K = {', '.join(map(str, shots))}",
+                _total(run.params, policies[method], shots),
+                evaluate,
+                (run.params, policies[method], goals, shots, threads),
+            )
+            for method, shots in cases
         ]
-        found = dict(zip(METHODS, run_jobs(jobs, workers, "rollout batches"), strict=True))
+        found = dict(zip(cases, run_jobs(jobs, workers, "rollout batches"), strict=True))
         save_returns(
             folder / "returns.safetensors",
-            [returns for method in METHODS for returns in found[method][0]],
+            [returns for case in sorted(cases, key=_as_stored) for returns in found[case][0]],
             {method: policy.settings for method, policy in policies.items()},
         )
-        rates = {method: found[method][1] for method in FINE_TUNED}
+        rates = {method: rates for (method, _), (_, rates) in found.items() if method in FINE_TUNED}
         write_checked_json(folder / "rates.json", POLICY_RATES_SCHEMA, rates)
         chosen = {method: _rule(run.params.evaluate_policy, policies[method], rates.get(method)) for method in METHODS}
         draw_adaptation(folder, policies, chosen, goals["test"], run.params.evaluate_policy.seed, threads * workers)
@@ -65,18 +73,38 @@ def _file(artifacts: Path, method: str) -> Path:
     return artifacts / ("maml/policy.safetensors" if method == "maml" else f"baselines/{method}.safetensors")
 
 
-def _total(params: Params, policy: TrainedPolicy) -> int:
+def _cases(settings: EvaluatePolicySettings) -> list[Case]:
+    """Return what is evaluated in a job of its own, longest first, so that no worker is left alone with the longest.
+
+    A fine-tuned method is one job, since its rate is chosen once for every K.
+    """
+    most_first = sorted(settings.rollouts, reverse=True)
+    tuned = [(method, settings.rollouts) for method in FINE_TUNED]
+    return tuned + [(method, (k,)) for method in METHODS if method not in FINE_TUNED for k in most_first]
+
+
+def _as_stored(case: Case) -> tuple[int, tuple[int, ...]]:
+    method, rollouts = case
+    return METHODS.index(method), rollouts
+
+
+def _total(params: Params, policy: TrainedPolicy, rollouts: tuple[int, ...]) -> int:
     """Return how many batches of rollouts evaluating a policy takes."""
     settings = params.evaluate_policy
-    tried = 2 * len(settings.finetune_rates) if policy.method in FINE_TUNED else 0
+    tried = 1 + len(settings.finetune_rates) if policy.method in FINE_TUNED else 0
     steps = 0 if policy.method == "oracle" else settings.gradient_steps
-    return len(policy.seeds) * (tried + len(settings.rollouts) * (steps + 1))
+    return len(policy.seeds) * (tried + len(rollouts) * (steps + 1))
 
 
 def evaluate(
-    params: Params, policy: TrainedPolicy, goals: dict[str, Tensor], threads: int, control: Control
+    params: Params,
+    policy: TrainedPolicy,
+    goals: dict[str, Tensor],
+    rollouts: tuple[int, ...],
+    threads: int,
+    control: Control,
 ) -> tuple[list[Returns], dict[str, float | None]]:
-    """Evaluate one method at every K; return its returns and, of fine-tuned methods, the rates tried."""
+    """Evaluate one method at each K of ``rollouts``; return its returns and, of fine-tuned methods, the rates tried."""
     settings = params.evaluate_policy
     done = 0
 
@@ -97,10 +125,7 @@ def evaluate(
             advance,
         )
     rule = _rule(settings, policy, rates)
-    found = [
-        _returns(settings, policy, rule, goals["test"], rollouts, threads, advance) for rollouts in settings.rollouts
-    ]
-    return found, rates
+    return [_returns(settings, policy, rule, goals["test"], k, threads, advance) for k in rollouts], rates
 
 
 def _returns(

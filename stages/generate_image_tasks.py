@@ -21,8 +21,8 @@ def main(
 ) -> None:
     """Make the image tasks (settings: generate_image_tasks): Glyphs, drawn here, or Omniglot or miniImageNet.
 
-    Writes the classes of the training, validation and test splits, frozen episodes of each way and shot for
-    validation and test, and tasks.json. The same seed gives the same bytes.
+    Writes the classes of the training, validation and test splits, frozen episodes of each way and shot for all
+    three (as many of training classes as of validation classes), and tasks.json. The same seed gives the same bytes.
     """
     with stage("generate_image_tasks", params) as run, run.output(output) as folder:
         settings = run.params.generate_image_tasks
@@ -30,7 +30,8 @@ def main(
         if settings.rotated_classes:
             splits = {**splits, "train": splits["train"].with_rotations()}
         conditions = tuple(Condition(way, shot) for way in settings.ways for shot in settings.shots)
-        frozen = {"validation": settings.validation_episodes, "test": settings.test_episodes}
+        others = settings.validation_episodes
+        frozen = {"train": others, "validation": others, "test": settings.test_episodes}
         try:
             save_image_tasks(folder, settings.dataset, splits, conditions, settings.queries, frozen, settings.seed)
         except ValueError as error:

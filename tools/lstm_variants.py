@@ -83,7 +83,7 @@ def page(table: pd.DataFrame, settings: dict[str, Any], shots: int, command: str
 Sinusoids, K = {shots}, {settings["inner_steps"]} updates, {settings["meta_batch"]} tasks a meta-step, seeds
 {", ".join(map(str, settings["seeds"]))}. The mean squared error on the query points of the frozen test tasks after
 these updates, with its 95% bootstrap interval over tasks; s: seconds of training, wall clock, on {machine["cores"]}
-cores of {machine["cpu"]}, which other work may have shared. First order runs in a compiled kernel, exact in PyTorch.
+cores of {machine["cpu"]}, which other work may have shared.
 
 {markdown_table(table)}
 

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 from metalib.randomness import generator
 from metalib.reporting.published import read_table
 from metalib.reporting.style import METHOD_STYLES
 from metalib.score_files import Accuracies
 from metalib.statistics import summarise
+from metalib.tasks.image_tasks import BESIDE_TEST
 
 METHODS = ("maml", "lstm", "prototypical", "pretrained", "scratch", "nearest_neighbour")
 """The order of methods in every table and legend."""
@@ -80,7 +82,40 @@ def summary_table(table: pd.DataFrame, steps: Mapping[tuple[str, int, int], int]
 
 
 def _percent(row: Any) -> str:
-    return f"{100 * row['accuracy_mean']:.1f} [{100 * row['ci95_low']:.1f}, {100 * row['ci95_high']:.1f}]"
+    return _interval(row["accuracy_mean"], row["ci95_low"], row["ci95_high"])
+
+
+def _interval(mean: float, low: float, high: float) -> str:
+    return f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def splits_table(
+    table: pd.DataFrame,
+    steps: Mapping[tuple[str, int, int], int],
+    beside: Mapping[str, Mapping[str, Tensor]],
+    seed: int,
+    bootstrap_samples: int,
+) -> pd.DataFrame:
+    """Return accuracies in percent by split: on training and validation classes, and on those of the test.
+
+    Args:
+        table: of :func:`accuracy_table`.
+        steps: of :func:`own_steps`.
+        beside: for each method the accuracies ``[seed, episode]`` by ``<way>way-<shot>shot-<split>``.
+        seed: of the bootstrap.
+        bootstrap_samples: resamples of episodes.
+    """
+    rows = []
+    for way, shot, method in table[["way", "shot", "method"]].drop_duplicates().itertuples(index=False, name=None):
+        row = {"task": f"{way}-way {shot}-shot", "method": METHOD_STYLES[method].label}
+        for split in BESIDE_TEST:
+            name = f"{way}way-{shot}shot-{split}"
+            numbers = generator(seed, f"bootstrap, {method}-{name}")
+            found = summarise(beside[method][name][..., None], 1.0, numbers, bootstrap_samples)
+            row[f"{split}, %"] = _interval(found.mean[0].item(), found.ci95_low[0].item(), found.ci95_high[0].item())
+        by_step = _rows(table, way, shot, method).set_index("gradient_step")
+        rows.append({**row, "test, %": _percent(by_step.loc[steps[method, way, shot]])})
+    return pd.DataFrame(rows)
 
 
 def published_rows(published: Path, dataset: str) -> pd.DataFrame:

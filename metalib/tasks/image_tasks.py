@@ -16,6 +16,8 @@ from metalib.tasks.image_classes import (
 
 _SCHEMA = "image tasks 1"
 SPLITS = ("train", "validation", "test")
+BESIDE_TEST = SPLITS[:2]
+"""Splits whose frozen episodes say what a method reaches on classes that it was trained on, or chosen on."""
 
 
 class Condition(NamedTuple):
