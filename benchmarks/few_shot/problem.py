@@ -24,7 +24,7 @@ class Problem:
 
     Args:
         learner: "mlp", 1-width-width-1 on sinusoids, or "conv4", with stride, on images of one channel.
-        method: "maml", second order, or "lstm", first order with 20 hidden units and a clipped meta-gradient.
+        method: "maml", second order, or "lstm", exact with 20 hidden units and a clipped meta-gradient.
         tasks: tasks a meta-step.
         shots: support examples of a task; of images, of each class.
         queries: query examples of a task; of images, of each class.
@@ -56,7 +56,7 @@ class Problem:
     @property
     def rule(self) -> UpdateRule:
         """How the learner moves."""
-        return LSTMRule() if self.method == "lstm" else GradientDescent(self.inner_rate)
+        return LSTMRule(first_order=False) if self.method == "lstm" else GradientDescent(self.inner_rate)
 
     @property
     def adam(self) -> Adam:
