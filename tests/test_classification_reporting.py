@@ -57,6 +57,24 @@ def test_every_method_is_judged_after_its_own_steps(table):
     ]
 
 
+def test_accuracies_on_classes_known_from_training_stand_beside_those_of_the_test(table):
+    conditions = [
+        ("maml", "5way-1shot"),
+        ("maml", "5way-5shot"),
+        ("lstm", "5way-1shot"),
+        ("nearest_neighbour", "5way-1shot"),
+    ]
+    beside: dict[str, dict[str, torch.Tensor]] = {}
+    for method, name in conditions:
+        made = {f"{name}-train": torch.full((2, 3), 0.99), f"{name}-validation": torch.tensor([[0.8, 1.0], [0.8, 1.0]])}
+        beside.setdefault(method, {}).update(made)
+    found = classification.splits_table(table, classification.own_steps(ENTRIES), beside, 0, 100)
+    assert list(found) == ["task", "method", "train, %", "validation, %", "test, %"]
+    lstm = found[found["method"] == "LSTM meta-learner"].iloc[0]
+    assert lstm[["train, %", "test, %"]].tolist() == ["99.0 [99.0, 99.0]", "85.0 [85.0, 85.0]"]
+    assert lstm["validation, %"].startswith("90.0 [80.0, ")
+
+
 def test_published_rows_are_those_of_the_dataset(tmp_path):
     path = tmp_path / "published.csv"
     columns = {"dataset": ["omniglot", "miniimagenet"], "method": "maml", "way": 5, "shot": 1}

@@ -63,7 +63,7 @@ def shrink():
     edit("meta_steps: 10,", "meta_steps: 2,")
     edit("pretrained_steps: 20, prototypical_steps: 20", "pretrained_steps: 2, prototypical_steps: 2")
     edit("gradient_steps: 12", "gradient_steps: 2")
-    edit("[0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0]", "[0.1, 1.0]")
+    edit("[0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]", "[0.1, 1.0]")
     edit("shots: [5, 10, 20]    # K: MAML", "shots: [5, 10]    # K: MAML")
     edit("gradient_steps: 10", "gradient_steps: 2")
     Path("machine.yaml").write_text("workers: 1\nbackend: eager\n")

@@ -60,7 +60,8 @@ def _table(contenders: dict[str, Any], labels: dict[str, str], ratio: str, coord
 def _lstm(results: dict[str, Any]) -> str:
     text = (
         "## The LSTM rule\n\n"
-        "One exact meta-step (gradient and loss are no constants) of the LSTM meta-learner with 20 hidden units, one thread, eager around the rule: "
+        "One exact meta-step (gradient and loss are no constants) of the LSTM meta-learner with 20 hidden units, one "
+        "thread, eager around the rule: "
         "the rule as tensor operations, and its step in one kernel (`metalib/update_rules/lstm_kernel.cpp`). Both are "
         "held to the plain rule in float64 as above. A coordinate-step is one inner step of one parameter of one task, "
         "its share of the outer gradient included."
