@@ -27,7 +27,7 @@ from metalib.trained_policy import TrainedPolicy
 from metalib.update_rules import GradientDescent, UpdateRule
 from stages.jobs import Control, Job, run_jobs, worker_count
 from stages.running import Run, StageError
-from stages.training import NEVER, Compilation, Trainer, falling_share
+from stages.training import NEVER, Compilation, Trainer
 
 EAGER = Compilation(NEVER)
 """Meta-steps of policies are large enough for PyTorch's own kernels."""
@@ -115,7 +115,6 @@ class SearchPlan:
                 self.settings.conjugate_gradient_steps,
                 self.settings.damping,
             ),
-            falling_share(self.settings.decay),
             self.settings.meta_batch[body],
             self.inner_steps == 0,
             self.settings.curvature_thinning,
@@ -202,7 +201,6 @@ def trained_policy(plan: SearchPlan, states: list[SearchState], versions: dict[s
         "gamma": plan.shared.gamma,
         "lam": plan.shared.lam,
         "kl_bound": plan.settings.kl_bound[plan.family.name],
-        "decay": plan.settings.decay,
         "rule": plan.rule.to_dict() if plan.rule else None,
         "surrogate": plan.surrogate,
         "best_meta_step": [int(state.best_step) for state in states],

@@ -174,16 +174,11 @@ def initial_omegas(rule: UpdateRule, seeds: tuple[int, ...]) -> torch.Tensor:
     return torch.stack([rule.initial_omega(generator(seed, "initial omega")) for seed in seeds])
 
 
-def falling_share(decay: Decay) -> float:
-    """Return over which share of a run, at its end, the outer steps get shorter."""
-    return {"none": 0.0, "cosine": 1.0, "late_cosine": LATE_SHARE}[decay]
-
-
 def outer_adam(learning_rate: float, decay: Decay, n_steps: int, clip_norm: float | None) -> Adam:
     """Return the optimiser of an outer loop of ``n_steps``, as the settings describe it."""
     if decay == "none":
         return Adam(learning_rate, clip_norm=clip_norm)
-    falling = math.ceil(falling_share(decay) * n_steps)
+    falling = n_steps if decay == "cosine" else math.ceil(LATE_SHARE * n_steps)
     return Adam(learning_rate, clip_norm=clip_norm, cosine_steps=falling, constant_steps=n_steps - falling)
 
 

@@ -37,7 +37,7 @@ def search(adapts=None, inner_steps=1, bound=0.02, seed=0, meta_batch=8, goal_pe
     goals = POINT.draw_goals(generator(0, "validation goals"), 8)
     region = TrustRegion(bound)
     adapts = adapts or adaptation()
-    return PolicySearch(adapts, inner_steps, region, 0.0, meta_batch, goal_per_rollout, 1, goals, validate_every, seed)
+    return PolicySearch(adapts, inner_steps, region, meta_batch, goal_per_rollout, 1, goals, validate_every, seed)
 
 
 def trained(method="maml", rule=GradientDescent(RATE), phi=None, **changes):  # noqa: B008 (a value)

@@ -193,18 +193,3 @@ def test_replay_repeats_the_iterates_that_acted_to_the_bit(steps):
 def test_two_threads_make_the_same_search():
     one, two = (run(search(adaptation(threads=threads), meta_batch=4), start(), 1) for threads in (1, 2))
     torch.testing.assert_close(two.phi, one.phi, rtol=0, atol=1e-5)  # matrix products of acting are of another shape
-
-
-def test_the_bound_falls_at_the_end_of_a_run_as_a_cosine_squared():
-    assert [bound_factor(step, 8, 0.0) for step in (0, 7)] == [1.0, 1.0]
-    found = [bound_factor(step, 8, 0.5) for step in range(8)]
-    assert found == pytest.approx([1, 1, 1, 1, 1, (2 + 2**0.5) ** 2 / 16, 0.25, (2 - 2**0.5) ** 2 / 16])
-
-
-def test_a_bound_that_has_fallen_shortens_the_step():
-    constant, falling = search(), replace(search(), falling_share=1.0)
-    phis = [list(of.run(of.start(start(), 2)))[-1].phi for of in (constant, falling)]
-    moved = [(phi - start()).norm().item() for phi in phis]
-    assert moved[1] < moved[0]
-    first = [next(of.run(of.start(start(), 2))).phi for of in (constant, falling)]
-    assert torch.equal(*first)

@@ -58,7 +58,6 @@ class Case:
             adaptation=PolicyAdaptation(sampler, GradientDescent(self.inner_rate), loss, GAMMA, LAM),
             inner_steps=1,
             trust_region=TrustRegion(self.kl_bound),
-            falling_share=0.0,
             meta_batch=self.tasks,
             goal_per_rollout=False,
             thin=self.thin,

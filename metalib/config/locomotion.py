@@ -4,19 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictBool
 
-from metalib.config.fields import (
-    Count,
-    Decay,
-    InnerSteps,
-    Points,
-    Positive,
-    Positives,
-    Section,
-    Seed,
-    Seeds,
-    Shots,
-    Width,
-)
+from metalib.config.fields import Count, InnerSteps, Points, Positive, Positives, Section, Seed, Seeds, Shots, Width
 
 _BODIES = ("cheetah", "ant", "point")
 _FAMILIES = ("cheetah_vel", "cheetah_dir", "ant_vel", "ant_dir", "point_navigation")
@@ -59,7 +47,6 @@ class TrustRegionSettings(Section):
     rollouts: Annotated[dict[Body, Points], Field(min_length=3)]
     meta_batch: Annotated[dict[Body, Points], Field(min_length=3)]
     kl_bound: Annotated[dict[FamilyName, Positive], Field(min_length=5)]
-    decay: Decay
     conjugate_gradient_steps: InnerSteps
     damping: Scale
     curvature_thinning: Points

@@ -1,8 +1,7 @@
 """The outer loop for policies: trust-region steps on what adapted policies earn."""
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -50,7 +49,6 @@ class PolicySearch:
         adaptation: how a task's policy adapts.
         inner_steps: T; 0 trains one policy for all goals.
         trust_region: the outer step.
-        falling_share: of the run, the end over which the bound of the outer step falls, see :func:`bound_factor`.
         meta_batch: tasks a meta-step.
         goal_per_rollout: a new goal for each episode instead of each task; for policies that do not adapt.
         thin: the curvature is taken on every ``thin``-th state.
@@ -62,7 +60,6 @@ class PolicySearch:
     adaptation: PolicyAdaptation
     inner_steps: int
     trust_region: TrustRegion
-    falling_share: float
     meta_batch: int
     goal_per_rollout: bool
     thin: int
@@ -94,9 +91,7 @@ class PolicySearch:
             self.inner_steps,
             lambda t: generator(self.seed, f"meta-training rollouts, iterate {t}", step),
         )
-        factor = bound_factor(step, len(state.curve), self.falling_share)
-        trust_region = replace(self.trust_region, bound=factor * self.trust_region.bound)
-        outcome = trust_region_step(self._problem(iterates), state.phi, trust_region)
+        outcome = trust_region_step(self._problem(iterates), state.phi, self.trust_region)
         so_far = state.curve[step - 1, 0] if step else 0.0
         taken = sum(int(iterate.found.mask.sum()) for iterate in iterates)
         curve = state.curve.clone()
@@ -144,17 +139,6 @@ class PolicySearch:
         best = torch.tensor(found, dtype=torch.float64)
         # A copy: a file of saved state holds no two tensors that share memory.
         return state._replace(best_phi=state.phi.clone(), best_return=best, best_step=torch.tensor(step + 1))
-
-
-def bound_factor(step: int, n_steps: int, falling_share: float) -> float:
-    """Return the share of the bound on the divergence that is left after ``step`` of ``n_steps`` meta-steps.
-
-    1 until the last ``falling_share`` of the run, N steps; then ((1 + cos(pi t / N)) / 2)^2 after t of these. A step's
-    length goes with the root of its bound, so that it falls as a learning rate does under Adam's cosine schedule.
-    """
-    falling = math.ceil(falling_share * n_steps)
-    done = step - (n_steps - falling)
-    return 1.0 if done <= 0 else ((1 + math.cos(math.pi * done / falling)) / 2) ** 2
 
 
 def _mean_return(found: Trajectories) -> float:

@@ -27,14 +27,13 @@ SETTING_NOTES = {
     "gamma": "discount, in training and adaptation; the returns of this report are not discounted",
     "lam": "lambda of the generalised advantage estimates",
     "kl_bound": "of a trust-region step",
-    "decay": "of a trust-region step's length: none, cosine to zero, or late_cosine over the last quarter",
     "best_meta_step": "of each seed, the meta-step whose policy was best on the validation goals and is evaluated",
     "surrogate": "what a gradient step of adaptation lowers",
     "initial_log_std": "log standard deviation of actions at the start",
     "initial_output_scale": "times the last layer's weights at the start",
     "observation_scale": "factors of parts of the observation; parts not named are left as they are",
 }
-_OF_TRAINING = ("meta_steps", "meta_batch", "kl_bound", "decay", "best_meta_step", *INCIDENTS)
+_OF_TRAINING = ("meta_steps", "meta_batch", "kl_bound", "best_meta_step", *INCIDENTS)
 """Settings that say nothing of a policy that was not trained."""
 
 
