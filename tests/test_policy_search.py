@@ -12,7 +12,7 @@ from metalib.locomotion.collector import collect
 from metalib.locomotion.value_baseline import fit_values
 from metalib.locomotion.view import ObservationView
 from metalib.meta_training.checkpoints import Checkpoints, Progress
-from metalib.meta_training.policy_search import COUNT_NAMES, CURVE_COLUMNS, bound_factor
+from metalib.meta_training.policy_search import COUNT_NAMES, CURVE_COLUMNS
 from metalib.randomness import generator
 from metalib.update_rules import MetaSGD
 from tests.point_search import POINT, adaptation, search, small_policy, start

@@ -10,9 +10,12 @@ import pytest
 import torch
 import typer
 
+from metalib.metric_learning import prototype_predictions
 from metalib.return_files import TASKS
-from metalib.storage import read_checked_json
+from metalib.score_files import SPLIT_ACCURACIES_SCHEMA, load_accuracies
+from metalib.storage import load_tensors, read_checked_json
 from metalib.tasks.dataset import ANCHORS_SCHEMA, load_task_set
+from metalib.tasks.image_tasks import Condition, load_frozen_episodes
 from metalib.trained_method import TrainedMethod
 from metalib.update_rules import LSTMRule
 from stages import (
@@ -61,7 +64,10 @@ def shrink():
     edit("filters: 8", "filters: 3")
     edit("meta_steps: 30", "meta_steps: 2")
     edit("meta_steps: 10,", "meta_steps: 2,")
-    edit("pretrained_steps: 20, prototypical_steps: 20", "pretrained_steps: 2, prototypical_steps: 2")
+    edit(
+        "pretrained_steps: 20, prototypical_steps: 20, seeds: [0]",
+        "pretrained_steps: 2, prototypical_steps: 2, seeds: [0, 1]",
+    )
     edit("gradient_steps: 12", "gradient_steps: 2")
     edit("[0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]", "[0.1, 1.0]")
     edit("shots: [5, 10, 20]    # K: MAML", "shots: [5, 10]    # K: MAML")
@@ -122,6 +128,23 @@ def _done(tmp_path_factory):
             generate_goals.main(family, REPORT[0] / family)
         report.main(*REPORT)
     return folder
+
+
+def test_every_seed_of_a_classifier_is_evaluated_on_every_split(done, monkeypatch):
+    monkeypatch.chdir(done)
+    method = TrainedMethod.load(CLASSIFIERS / "prototypical" / "weights.safetensors")
+    scores = CLASSIFIERS / "scores" / "prototypical"
+    entries, _, _ = load_accuracies(scores / "scores.safetensors")
+    beside, _ = load_tensors(scores / "splits.safetensors", SPLIT_ACCURACIES_SCHEMA)
+    assert len(method.phi) == 2
+    for entry in entries:
+        condition = Condition(entry.way, entry.shot)
+        stored = {"test": entry.values[..., 0]}
+        stored.update({split: beside[f"{condition.name}-{split}"] for split in ("train", "validation")})
+        for split, values in stored.items():
+            episodes = load_frozen_episodes(IMAGES, split, condition)
+            predicted = prototype_predictions(method.architecture.network(), entry.way, method.phi, episodes, 20)
+            assert torch.equal(values, (predicted == episodes.query.y).float().mean(-1))
 
 
 def test_the_stages_one_after_the_other(done, monkeypatch):
