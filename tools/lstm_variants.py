@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,9 +25,19 @@ VARIANTS = {"first order": True, "exact": False}
 DIVERGED_ABOVE = 100.0
 
 
+class Decay(StrEnum):
+    """Of the learning rate."""
+
+    NONE = "none"
+    COSINE = "cosine"
+    LATE_COSINE = "late_cosine"
+
+
 def main(
     meta_steps: Annotated[int, typer.Option(min=1, help="Meta-steps of each variant.")] = 1500,
     shots: Annotated[int, typer.Option(min=1, help="K.")] = 10,
+    learning_rate: Annotated[float, typer.Option(help="Of both variants; params.yaml has what suits exact.")] = 0.003,
+    decay: Annotated[Decay, typer.Option(help="Of that learning rate.")] = Decay.LATE_COSINE,
     output: Annotated[Path, typer.Option(help="Folder to write.")] = ROOT / "results" / "lstm-variants",
 ) -> None:
     """Compare the two variants of the LSTM meta-learner on sinusoids; all other settings are those of params.yaml.
@@ -39,7 +50,7 @@ def main(
     for name, first_order in VARIANTS.items():
         folder = FOLDER / name.replace(" ", "-")
         folder.mkdir(parents=True, exist_ok=True)
-        settings = write_settings(folder / "params.yaml", first_order, meta_steps, shots)
+        settings = write_settings(folder / "params.yaml", first_order, meta_steps, shots, learning_rate, decay)
         seconds = _stage(folder, "meta_train", ["lstm", "data/sinusoid", str(folder / "lstm")])
         _stage(folder, "evaluate", ["data/sinusoid", str(folder / "lstm"), str(folder / "scores")])
         scores, _ = load_scores(folder / "scores" / "scores.safetensors")
@@ -51,21 +62,26 @@ def main(
     table = pd.DataFrame(rows)
     table.to_csv(results / "table.csv", index=False, float_format="%.6g")
     command = f"python -m tools.lstm_variants --meta-steps {meta_steps} --shots {shots}"
+    command += f" --learning-rate {learning_rate:g} --decay {decay}"
     (results / RUN).write_text(json.dumps({"command": command, "machine": facts(), **settings}, indent=1) + "\n")
     (results / "README.md").write_text(page(table, settings, shots, command))
     put_in_place(results, output)
     print(f"written: {output / 'README.md'}")
 
 
-def write_settings(target: Path, first_order: bool, meta_steps: int, shots: int) -> dict[str, Any]:
+def write_settings(
+    target: Path, first_order: bool, meta_steps: int, shots: int, learning_rate: float, decay: Decay
+) -> dict[str, Any]:
     """Write params.yaml for one variant; return the settings of the LSTM meta-learner in it."""
     yaml = YAML()
     content = yaml.load(ROOT / "params.yaml")
     section, counts = content["meta_train_lstm"], content["scales"][content["scale"]]["meta_train_lstm"]
     section["first_order"], section["shots"], content["evaluate"]["shots"] = first_order, [shots], [shots]
+    section["learning_rate"], section["decay"] = learning_rate, str(decay)
     counts["meta_steps"] = meta_steps
     yaml.dump(content, target)
-    return {"inner_steps": section["inner_steps"], "meta_batch": section["meta_batch"], "seeds": list(counts["seeds"])}
+    told = ("inner_steps", "meta_batch", "learning_rate", "decay")
+    return {**{name: section[name] for name in told}, "seeds": list(counts["seeds"])}
 
 
 def row(table: pd.DataFrame, inner_steps: int) -> dict[str, float]:
@@ -80,10 +96,11 @@ def page(table: pd.DataFrame, settings: dict[str, Any], shots: int, command: str
     machine = facts()
     return f"""# The LSTM meta-learner with and without gradient independence
 
-Sinusoids, K = {shots}, {settings["inner_steps"]} updates, {settings["meta_batch"]} tasks a meta-step, seeds
-{", ".join(map(str, settings["seeds"]))}. The mean squared error on the query points of the frozen test tasks after
-these updates, with its 95% bootstrap interval over tasks; s: seconds of training, wall clock, on {machine["cores"]}
-cores of {machine["cpu"]}, which other work may have shared.
+Sinusoids, K = {shots}, {settings["inner_steps"]} updates, {settings["meta_batch"]} tasks a meta-step, learning rate
+{settings["learning_rate"]:g} (decay: {settings["decay"]}), seed {", ".join(map(str, settings["seeds"]))}. The mean
+squared error on the query points of the frozen test tasks after these updates, with its 95% bootstrap interval over
+tasks; s: seconds of training, wall clock, on {machine["cores"]} cores of {machine["cpu"]}, which other work may have
+shared.
 
 {markdown_table(table)}
 
