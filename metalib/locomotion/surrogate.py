@@ -73,12 +73,6 @@ SURROGATES: dict[str, Callable[[GaussianPolicy], Loss]] = {
 """What an inner step lowers, by name."""
 
 
-def divergence(policy: GaussianPolicy, old: Tensor, new: Tensor, batch: PolicyBatch) -> Tensor:
-    """Return the mean over the batch's steps of KL(pi_old || pi_new), a scalar; see :func:`divergence_between`."""
-    old_distribution, new_distribution = (policy.distribution(theta, batch.observations) for theta in (old, new))
-    return divergence_between(old_distribution, new_distribution, batch.weights)
-
-
 def divergence_between(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], weights: Tensor) -> Tensor:
     """Return the weighted sum over states of KL(old || new), a scalar.
 
