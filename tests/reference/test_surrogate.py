@@ -70,7 +70,8 @@ def test_log_probabilities_are_summed_over_the_parts_of_an_action():
 
 def divergence(old, new, of):
     """The mean over the batch's steps of KL(pi_old || pi_new)."""
-    return divergence_between(*(POLICY.distribution(theta, of.observations) for theta in (old, new)), of.weights)
+    before, after = (POLICY.distribution(theta, of.observations) for theta in (old, new))
+    return divergence_between(before, after, of.weights)
 
 
 def test_padding_changes_no_surrogate_and_no_divergence():
