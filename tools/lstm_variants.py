@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ import typer
 from ruamel.yaml import YAML
 
 from benchmarks.machine import facts
+from metalib.config import Decay
 from metalib.reporting.page import markdown_table
 from metalib.reporting.tables import score_table
 from metalib.score_files import load_scores
@@ -25,19 +25,11 @@ VARIANTS = {"first order": True, "exact": False}
 DIVERGED_ABOVE = 100.0
 
 
-class Decay(StrEnum):
-    """Of the learning rate."""
-
-    NONE = "none"
-    COSINE = "cosine"
-    LATE_COSINE = "late_cosine"
-
-
 def main(
     meta_steps: Annotated[int, typer.Option(min=1, help="Meta-steps of each variant.")] = 1500,
     shots: Annotated[int, typer.Option(min=1, help="K.")] = 10,
     learning_rate: Annotated[float, typer.Option(help="Of both variants; params.yaml has what suits exact.")] = 0.003,
-    decay: Annotated[Decay, typer.Option(help="Of that learning rate.")] = Decay.LATE_COSINE,
+    decay: Annotated[Decay, typer.Option(help="Of that learning rate.")] = "late_cosine",
     output: Annotated[Path, typer.Option(help="Folder to write.")] = ROOT / "results" / "lstm-variants",
 ) -> None:
     """Compare the two variants of the LSTM meta-learner on sinusoids; all other settings are those of params.yaml.
@@ -77,7 +69,7 @@ def write_settings(
     content = yaml.load(ROOT / "params.yaml")
     section, counts = content["meta_train_lstm"], content["scales"][content["scale"]]["meta_train_lstm"]
     section["first_order"], section["shots"], content["evaluate"]["shots"] = first_order, [shots], [shots]
-    section["learning_rate"], section["decay"] = learning_rate, str(decay)
+    section["learning_rate"], section["decay"] = learning_rate, decay
     counts["meta_steps"] = meta_steps
     yaml.dump(content, target)
     told = ("inner_steps", "meta_batch", "learning_rate", "decay")
