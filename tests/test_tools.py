@@ -91,7 +91,8 @@ def test_stages_side_by_side_wait_for_what_they_need():
     done: list[str] = []
     at_once: list[str] = []
 
-    def run(stage):
+    def run(stages):
+        (stage,) = stages
         if stage in ("left", "right"):
             both.wait()  # passes only if the two run at the same time
             at_once.append(stage)
@@ -109,12 +110,26 @@ def test_stages_side_by_side_wait_for_what_they_need():
 def test_nothing_starts_after_a_stage_failed(slots):
     started = []
 
-    def run(stage):
-        started.append(stage)
-        return stage != "data"
+    def run(stages):
+        started.extend(stages)
+        return "data" not in stages
 
     assert not run_in_order(DIAMOND, run, slots)
     assert started == ["data"]
+
+
+@pytest.mark.parametrize(("slots", "calls"), [(1, 2), (2, 4), (3, 6)])
+def test_stages_that_are_ready_are_shared_among_the_slots(slots, calls):
+    graph = {**{name: set() for name in "abcde"}, **{name.upper(): {*"abcde"} for name in "abcde"}}
+    handed: list[list[str]] = []
+
+    def run(stages):
+        handed.append(list(stages))
+        return True
+
+    assert run_in_order(graph, run, slots)
+    assert len(handed) == calls
+    assert sorted(stage for stages in handed for stage in stages) == sorted(graph)
 
 
 def test_the_graph_is_that_of_dvc():

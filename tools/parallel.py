@@ -1,10 +1,11 @@
-"""Run the stages of the graph side by side, then one plain ``dvc repro`` that checks that nothing is left to do."""
+"""Run the stages of the graph in DVC processes side by side, then a plain ``dvc repro`` that finds nothing to do."""
 
+import math
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -17,14 +18,15 @@ Graph = Mapping[str, Set[str]]
 def reproduce_side_by_side(root: Path, slots: int, environment: Mapping[str, str]) -> int:
     """Reproduce the pipeline in ``root`` with up to ``slots`` stages at a time; return an exit code.
 
-    Each stage is reproduced by a DVC process of its own that waits for DVC's lock where it needs it. What stages
+    A DVC process reproduces some stages, one after the other, and waits for DVC's lock where it needs it. What stages
     print is shown when one fails. Stages must be told in ``environment`` to use a share of the machine only.
     """
 
-    def reproduce(stage: str) -> bool:
+    def reproduce(stages: Sequence[str]) -> bool:
         started = time.monotonic()
-        done = _dvc(root, ["--wait-for-lock", "repro", "--single-item", stage], environment, captured=True)
-        print(f"{stage}: {time.monotonic() - started:.1f} s{'' if done.returncode == 0 else ', failed'}", flush=True)
+        done = _dvc(root, ["--wait-for-lock", "repro", "--single-item", *stages], environment, captured=True)
+        how = "" if done.returncode == 0 else ", failed"
+        print(f"{', '.join(stages)}: {time.monotonic() - started:.1f} s{how}", flush=True)
         if done.returncode:
             print(done.stdout, flush=True)
         return done.returncode == 0
@@ -49,22 +51,26 @@ def stage_graph(root: Path) -> Graph:
     return graph
 
 
-def run_in_order(graph: Graph, run: Callable[[str], bool], slots: int) -> bool:
-    """Call ``run`` for every stage after all that it needs, up to ``slots`` at a time; return whether all went well.
+def run_in_order(graph: Graph, run: Callable[[Sequence[str]], bool], slots: int) -> bool:
+    """Run every stage after all that it needs, by up to ``slots`` calls of ``run`` at a time; return whether all did.
 
-    After a failure no further stage is started; those that run are waited for.
+    ``run`` is handed several stages where several are ready, since starting DVC takes longer than many a stage: one
+    slot's share of those that are ready. After a failure no further call is made; those that run are waited for.
     """
-    waiting, running, done = dict(graph), dict[Future[bool], str](), set[str]()
+    waiting, running, done = dict(graph), dict[Future[bool], list[str]](), set[str]()
     failed = False
     with ThreadPoolExecutor(slots) as pool:
         while running or (waiting and not failed):
             ready = [] if failed else [stage for stage, needed in waiting.items() if needed <= done]
-            for stage in ready[: slots - len(running)]:
-                del waiting[stage]
-                running[pool.submit(run, stage)] = stage
+            share = math.ceil(len(ready) / slots)
+            for slot in range(slots - len(running)):
+                if stages := ready[slot * share : (slot + 1) * share]:
+                    for stage in stages:
+                        del waiting[stage]
+                    running[pool.submit(run, stages)] = stages
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
-                done.add(running.pop(future))
+                done.update(running.pop(future))
                 failed = failed or not future.result()
     return not failed
 
