@@ -118,6 +118,13 @@ def test_nothing_starts_after_a_stage_failed(slots):
     assert started == ["data"]
 
 
+def test_stages_with_the_longest_chain_behind_them_come_first():
+    started: list[str] = []
+    graph = {"short": set(), "long": set(), "next": {"long"}, "last": {"next", "short"}}
+    assert run_in_order(graph, lambda stages: not started.extend(stages), slots=1)
+    assert started == ["long", "short", "next", "last"]
+
+
 @pytest.mark.parametrize(("slots", "calls"), [(1, 2), (2, 4), (3, 6)])
 def test_stages_that_are_ready_are_shared_among_the_slots(slots, calls):
     graph = {**{name: set() for name in "abcde"}, **{name.upper(): {*"abcde"} for name in "abcde"}}

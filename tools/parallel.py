@@ -1,12 +1,12 @@
 """Run the stages of the graph in DVC processes side by side, then a plain ``dvc repro`` that finds nothing to do."""
 
-import math
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from tools.environment import with_this_python
@@ -54,17 +54,19 @@ def stage_graph(root: Path) -> Graph:
 def run_in_order(graph: Graph, run: Callable[[Sequence[str]], bool], slots: int) -> bool:
     """Run every stage after all that it needs, by up to ``slots`` calls of ``run`` at a time; return whether all did.
 
-    ``run`` is handed several stages where several are ready, since starting DVC takes longer than many a stage: one
-    slot's share of those that are ready. After a failure no further call is made; those that run are waited for.
+    ``run`` is handed several stages where several are ready, since starting DVC takes longer than many a stage: they
+    are dealt out, those first behind which the longest chain of others waits. After a failure no further call is made;
+    those that run are waited for.
     """
-    waiting, running, done = dict(graph), dict[Future[bool], list[str]](), set[str]()
+    behind = _longest_chains_behind(graph)
+    waiting = {stage: graph[stage] for stage in sorted(graph, key=lambda stage: -behind[stage])}
+    running, done = dict[Future[bool], list[str]](), set[str]()
     failed = False
     with ThreadPoolExecutor(slots) as pool:
         while running or (waiting and not failed):
             ready = [] if failed else [stage for stage, needed in waiting.items() if needed <= done]
-            share = math.ceil(len(ready) / slots)
             for slot in range(slots - len(running)):
-                if stages := ready[slot * share : (slot + 1) * share]:
+                if stages := ready[slot::slots]:
                     for stage in stages:
                         del waiting[stage]
                     running[pool.submit(run, stages)] = stages
@@ -73,6 +75,15 @@ def run_in_order(graph: Graph, run: Callable[[Sequence[str]], bool], slots: int)
                 done.update(running.pop(future))
                 failed = failed or not future.result()
     return not failed
+
+
+def _longest_chains_behind(graph: Graph) -> dict[str, int]:
+    """Return for each stage how many stages the longest chain has that must wait for it."""
+    behind = dict.fromkeys(graph, 0)
+    for stage in reversed(list(TopologicalSorter(graph).static_order())):
+        for needed in graph[stage]:
+            behind[needed] = max(behind[needed], behind[stage] + 1)
+    return behind
 
 
 def _dvc(
