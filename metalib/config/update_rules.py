@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StrictBool
 
-from metalib.config.fields import Points, Positive, Range, Section
+from metalib.config.fields import Points, Positive, Section
 
 
 class GradientDescentRuleSettings(Section):
@@ -25,6 +25,5 @@ class LSTMRuleSettings(Section):
     feedback: Literal["gates", "logits"]
     first_order: StrictBool
     learned_start: StrictBool
-    input_bias: Range
     inner_batch: Points | Literal["all"]
     clip_norm: Positive
