@@ -121,7 +121,12 @@ def test_nothing_starts_after_a_stage_failed(slots):
 def test_stages_with_the_longest_chain_behind_them_come_first():
     started: list[str] = []
     graph = {"short": set(), "long": set(), "next": {"long"}, "last": {"next", "short"}}
-    assert run_in_order(graph, lambda stages: not started.extend(stages), slots=1)
+
+    def run(stages):
+        started.extend(stages)
+        return True
+
+    assert run_in_order(graph, run, slots=1)
     assert started == ["long", "short", "next", "last"]
 
 
