@@ -158,7 +158,8 @@ def _how_it_goes(plan: SearchPlan, state: SearchState, steps: int) -> str:
 
 def train_policies(run: Run, plans: list[SearchPlan], trainer: Trainer) -> dict[str, list[SearchState]]:
     """Train every plan for all its seeds, side by side; return the states by method, in the order of the seeds."""
-    cases = [(plan, seed) for plan in plans for seed in plan.settings.seeds]
+    states = {plan.method: _untrained(plan) for plan in plans if not plan.n_steps}
+    cases = [(plan, seed) for plan in plans if plan.n_steps for seed in plan.settings.seeds]
     workers = worker_count(run.machine, len(cases))
     threads = threads_each(run, workers)
     jobs = [
@@ -171,10 +172,14 @@ def train_policies(run: Run, plans: list[SearchPlan], trainer: Trainer) -> dict[
         for plan, seed in cases
     ]
     found = run_jobs(jobs, workers, "meta-steps")
-    states: dict[str, list[SearchState]] = {plan.method: [] for plan in plans}
     for (plan, _), state in zip(cases, found, strict=True):
-        states[plan.method].append(state)
+        states.setdefault(plan.method, []).append(state)
     return states
+
+
+def _untrained(plan: SearchPlan) -> list[SearchState]:
+    """Return each seed's state before the first meta-step."""
+    return [plan.search(seed, threads=1).start(plan.initial_phi(seed), 0) for seed in plan.settings.seeds]
 
 
 def threads_each(run: Run, workers: int) -> int:

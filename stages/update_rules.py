@@ -19,7 +19,7 @@ class MetaLearner(StrEnum):
 def update_rule(settings: GradientDescentRuleSettings | LSTMRuleSettings) -> UpdateRule:
     """Return the update rule that the settings describe."""
     if isinstance(settings, LSTMRuleSettings):
-        return LSTMRule(settings.hidden_size, settings.feedback, settings.first_order)
+        return LSTMRule(settings.hidden_size, settings.feedback, settings.first_order, settings.input_bias)
     return GradientDescent(settings.inner_rate, settings.first_order)
 
 

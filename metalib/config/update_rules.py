@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StrictBool
 
-from metalib.config.fields import Points, Positive, Section
+from metalib.config.fields import Points, Positive, Range, Section
 
 
 class GradientDescentRuleSettings(Section):
@@ -25,5 +25,6 @@ class LSTMRuleSettings(Section):
     feedback: Literal["gates", "logits"]
     first_order: StrictBool
     learned_start: StrictBool
+    input_bias: Range
     inner_batch: Points | Literal["all"]
     clip_norm: Positive

@@ -55,20 +55,25 @@ class LSTMRule:
             the sigmoid, as in the released code (twitter/meta-learning-lstm).
         first_order: treat gradient and loss as constants of the meta-parameters (their "gradient independence
             assumption", section 3.4). False differentiates through them as well.
+        input_bias: between what b_I is drawn at the start, so the rate of the first update: sigmoid(-4.5) is 0.011.
 
     Raises:
-        ValueError: ``hidden_size`` is below 1, or ``feedback`` is not one of the two.
+        ValueError: ``hidden_size`` is below 1, ``feedback`` is not one of the two, or ``input_bias`` no finite range.
     """
 
     hidden_size: int = 20
     feedback: Feedback = "gates"
     first_order: bool = True
+    input_bias: tuple[float, float] = (-5.0, -4.0)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "input_bias", tuple(self.input_bias))  # a list, where it comes from a file
         if self.hidden_size < 1:
             raise ValueError(f"hidden_size must be 1 or more, got {self.hidden_size}")
         if self.feedback not in ("gates", "logits"):
             raise ValueError(f"feedback must be 'gates' or 'logits', got {self.feedback!r}")
+        if len(self.input_bias) != 2 or not -math.inf < self.input_bias[0] < self.input_bias[1] < math.inf:
+            raise ValueError(f"input_bias must be two finite numbers, the lower first, got {self.input_bias}")
 
     @property
     def n_omega(self) -> int:
@@ -83,14 +88,14 @@ class LSTMRule:
         return _Weights(*shapes)
 
     def initial_omega(self, generator: torch.Generator) -> Tensor:
-        """Draw omega: weights U(-0.01, 0.01), b_F ~ U(4, 5), b_I ~ U(-5, -4).
+        """Draw omega: weights U(-0.01, 0.01), b_F ~ U(4, 5), b_I ~ U(``input_bias``), in the paper U(-5, -4).
 
-        The gates then start near 1 and near 0.01: gradient descent with a small rate.
+        The gates then start near 1 and, as in the paper, near 0.01: gradient descent with a small rate.
         """
         omega = torch.rand(self.n_omega, generator=generator) * 0.02 - 0.01
         weights = self._parts(omega)
         weights.forget_bias.uniform_(4, 5, generator=generator)
-        weights.input_bias.uniform_(-5, -4, generator=generator)
+        weights.input_bias.uniform_(*self.input_bias, generator=generator)
         return omega
 
     def _parts(self, omega: Tensor) -> _Weights:

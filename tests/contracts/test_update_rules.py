@@ -1,5 +1,7 @@
 """What holds for every update rule."""
 
+import json
+
 import pytest
 import torch
 from torch.func import vmap
@@ -20,6 +22,7 @@ RULES = {
     "lstm": LSTMRule(),
     "lstm, logits fed back": LSTMRule(hidden_size=3, feedback="logits"),
     "lstm, exact": LSTMRule(hidden_size=3, first_order=False),
+    "lstm, larger rate at first": LSTMRule(hidden_size=3, input_bias=(-4.0, -3.0)),
     "meta-sgd": MetaSGD(N_PARAMETERS, 0.01),
     "meta-sgd, first order": MetaSGD(N_PARAMETERS, 0.01, first_order=True),
     "scheduled gradient descent": ScheduledGradientDescent((0.01, 0.005)),
@@ -112,4 +115,4 @@ def test_first_order_cuts_the_path_through_gradient_and_loss(rule):
 
 
 def test_description_survives_storage(rule):
-    assert from_dict(rule.to_dict()) == rule
+    assert from_dict(json.loads(json.dumps(rule.to_dict()))) == rule

@@ -155,6 +155,20 @@ def test_initial_gates_are_near_gradient_descent():
     assert input_.min() > 0.006 and input_.max() < 0.019
 
 
+def test_input_bias_is_where_the_rate_starts():
+    rule = LSTMRule(input_bias=(1.0, 2.0))
+    bias = [rule.initial_omega(generator(seed, "omega"))[-1].item() for seed in range(200)]
+    assert 1.0 <= min(bias) < 1.1 and 1.9 < max(bias) <= 2.0
+    papers = LSTMRule().initial_omega(generator(0, "omega"))
+    assert torch.equal(rule.initial_omega(generator(0, "omega"))[:-1], papers[:-1])  # all else starts as in the paper
+
+
+@pytest.mark.parametrize("bias", [(1.0, 1.0), (2.0, 1.0), (0.0, math.inf), (math.nan, 1.0), (1.0,)])
+def test_input_bias_must_be_a_range(bias):
+    with pytest.raises(ValueError, match=r"input_bias must be two finite numbers, the lower first, got \("):
+        LSTMRule(input_bias=bias)
+
+
 def _meta_gradient(rule, omega, theta, learned_start=True):
     numbers = generator(0, "episodes")
     episode = Sinusoid().draw_episodes(numbers, (1, 3), 5, 6)
