@@ -15,6 +15,13 @@ from metalib.update_rules import GradientDescent, LSTMRule, UpdateRule
 TASKS_AT_ONCE = 100
 """Tasks evaluated in one vmapped block: bounds memory; results do not depend on it."""
 
+Advance = Callable[[int], object]
+"""Told after every block how many tasks it held."""
+
+
+def _ignore(tasks: int) -> None:
+    pass
+
 
 def adaptation_scores(
     loss: Loss,
@@ -25,6 +32,7 @@ def adaptation_scores(
     steps: int,
     score: Loss | None = None,
     tasks_at_once: int = TASKS_AT_ONCE,
+    advance: Advance = _ignore,
 ) -> list[Tensor]:
     """Return the score on the query after 0, 1, ..., ``steps`` inner steps, for every seed and task.
 
@@ -37,6 +45,7 @@ def adaptation_scores(
         steps: inner steps on the whole support.
         score: what a query is judged by; the loss if None.
         tasks_at_once: tasks in one vmapped block.
+        advance: told how many tasks were evaluated, seed by seed.
 
     Returns:
         for each query set, scores ``[seeds, tasks, steps + 1]``.
@@ -47,7 +56,7 @@ def adaptation_scores(
         thetas = _iterates(loss, rule, phi, support, steps)
         return [torch.stack([judge(theta, query) for theta in thetas]) for query in queries]
 
-    return _over_seeds_and_tasks(one_task, phi, support, queries, tasks_at_once)
+    return _over_seeds_and_tasks(one_task, phi, support, queries, tasks_at_once, advance)
 
 
 def final_scores(
@@ -59,6 +68,7 @@ def final_scores(
     steps: int,
     score: Loss | None = None,
     tasks_at_once: int = TASKS_AT_ONCE,
+    advance: Advance = _ignore,
 ) -> Tensor:
     """Return the last column of :func:`adaptation_scores`, ``[seeds, tasks]``, without computing the others.
 
@@ -70,7 +80,7 @@ def final_scores(
         theta = _iterates(loss, rule, phi, support, steps)[-1]
         return [judge(theta, query) for query in queries]
 
-    (scores,) = _over_seeds_and_tasks(one_task, phi, support, [query], tasks_at_once)
+    (scores,) = _over_seeds_and_tasks(one_task, phi, support, [query], tasks_at_once, advance)
     return scores
 
 
@@ -85,6 +95,7 @@ def _over_seeds_and_tasks(
     support: Batch,
     queries: Sequence[Batch],
     tasks_at_once: int,
+    advance: Advance,
 ) -> list[Tensor]:
     """Return ``one_task`` of every seed and task, each of its results ``[seeds, tasks, ...]``; blocks are vmapped."""
     over_tasks = vmap(one_task, in_dims=(None, 0, 0))
@@ -96,6 +107,7 @@ def _over_seeds_and_tasks(
             block = slice(start, start + tasks_at_once)
             here = [_rows(query, block) for query in queries]
             blocks.append([part.detach() for part in over_tasks(seed_phi, _rows(support, block), here)])
+            advance(min(tasks_at_once, n_tasks - start))
         rows.append([torch.cat(parts) for parts in zip(*blocks, strict=True)])
     return [torch.stack(parts) for parts in zip(*rows, strict=True)]
 

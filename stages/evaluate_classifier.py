@@ -22,7 +22,13 @@ from metalib.score_files import (
     save_accuracies,
 )
 from metalib.storage import StorageError, save_tensors, write_checked_json
-from metalib.tasks.image_tasks import BESIDE_TEST, Condition, load_frozen_episodes, load_image_tasks
+from metalib.tasks.image_tasks import (
+    BESIDE_TEST,
+    Condition,
+    count_frozen_episodes,
+    load_frozen_episodes,
+    load_image_tasks,
+)
 from metalib.trained_method import TrainedMethod
 from metalib.update_rules import GradientDescent, LSTMRule, UpdateRule
 from stages.image_networks import image_network
@@ -52,10 +58,28 @@ class Subject:
         """What progress bars call it."""
         return f"{self.method}, {self.condition.way}-way {self.condition.shot}-shot, seed {self.index}"
 
+    def count(self, *splits: str) -> int:
+        """Return how many frozen episodes the condition has in these splits."""
+        return sum(count_frozen_episodes(self.dataset, split, self.condition) for split in splits)
+
     def load(self) -> TrainedMethod:
         """Return the trained method with this seed alone."""
         method, only = TrainedMethod.load(self.path), slice(self.index, self.index + 1)
         return replace(method, phi=method.phi[only], seeds=method.seeds[only])
+
+
+class Count:
+    """What a progress bar shows: episodes evaluated so far."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._done = 0
+        self(0)
+
+    def __call__(self, episodes: int) -> None:
+        """Count ``episodes`` more."""
+        self._done += episodes
+        self._control.advance(self._done)
 
 
 class Found(NamedTuple):
@@ -85,10 +109,15 @@ def main(
         subjects = _subjects(trained, dataset, tasks.conditions)
         rates = _chosen_rates(run, subjects)
         jobs = [
-            Job(subject.name, 1, evaluate, (run, subject, rates.get(subject.condition, {}).get("chosen")))
+            Job(
+                subject.name,
+                subject.count("test", *BESIDE_TEST),
+                evaluate,
+                (run, subject, rates.get(subject.condition, {}).get("chosen")),
+            )
             for subject in subjects
         ]
-        results = run_jobs(jobs, worker_count(run.machine, len(jobs)), "seeds")
+        results = run_jobs(jobs, worker_count(run.machine, len(jobs)), "episodes")
         found = {
             condition: _joined(
                 [result for subject, result in zip(subjects, results, strict=True) if subject.condition == condition]
@@ -134,8 +163,9 @@ def _chosen_rates(run: Run, subjects: list[Subject]) -> dict[Condition, dict[str
     """Return, for each condition of a baseline, the rates tried on validation episodes and the "chosen"."""
     settings = run.params.evaluate_classifier
     tuned = [subject for subject in subjects if _is_fine_tuned(subject.load())]
-    jobs = [Job(f"rates of {s.name}", len(settings.finetune_rates), try_rates, (run, s)) for s in tuned]
-    results = run_jobs(jobs, worker_count(run.machine, len(jobs)), "rates") if jobs else []
+    n_rates = len(settings.finetune_rates)
+    jobs = [Job(f"rates of {s.name}", n_rates * s.count("validation"), try_rates, (run, s)) for s in tuned]
+    results = run_jobs(jobs, worker_count(run.machine, len(jobs)), "episodes") if jobs else []
     chosen: dict[Condition, dict[str, float | None]] = {}
     for condition in dict.fromkeys(subject.condition for subject in tuned):
         of_seeds = [result for s, result in zip(tuned, results, strict=True) if s.condition == condition]
@@ -154,44 +184,45 @@ def try_rates(run: Run, subject: Subject, control: Control) -> Tensor:
     settings, method = run.params.evaluate_classifier, subject.load()
     validation = load_frozen_episodes(subject.dataset, "validation", subject.condition)
     architecture, phi = _with_head(run, method, subject)
-    found: list[Tensor] = []
-    for rate in settings.finetune_rates:
-        control.advance(len(found))
-        found.append(_final_errors(run, method, architecture, phi, GradientDescent(rate), validation))
-    control.advance(len(found))
-    return torch.stack(found)
+    count = Count(control)
+    return torch.stack(
+        [
+            _final_errors(run, method, architecture, phi, GradientDescent(rate), validation, count)
+            for rate in settings.finetune_rates
+        ]
+    )
 
 
 def evaluate(run: Run, subject: Subject, rate: float | None, control: Control) -> Found:
     """Evaluate one seed of a method in one condition; a baseline at the ``rate`` chosen for it."""
-    control.advance(0)
+    count = Count(control)
     method, test = subject.load(), load_frozen_episodes(subject.dataset, "test", subject.condition)
     if method.method == "prototypical":
         network = method.architecture.network()
 
         def nearest_prototypes(episodes: Episode) -> Tensor:
-            return prototype_predictions(network, subject.condition.way, method.phi, episodes, EPISODES_AT_ONCE)
+            found = prototype_predictions(network, subject.condition.way, method.phi, episodes, EPISODES_AT_ONCE)
+            count(found.shape[1])
+            return found
 
         beside = {
             split: (nearest_prototypes(episodes) == episodes.query.y).float().mean(-1)
             for split, episodes in _beside_test(subject).items()
         }
         predicted = nearest_prototypes(test)[:, :, None]
-        control.advance(1)
         return _found(method, subject, None, test, predicted, beside, {})
     architecture, phi = _with_head(run, method, subject)
     rule = method.rule or GradientDescent(_given(rate))
     fast = evaluation_rule(rule, run.machine)
-    predicted = _predictions(architecture, phi, fast, test, run)
+    predicted = _predictions(architecture, phi, fast, test, run, count)
     beside = {
-        split: 1 - _final_errors(run, method, architecture, phi, fast, episodes)
+        split: 1 - _final_errors(run, method, architecture, phi, fast, episodes, count)
         for split, episodes in _beside_test(subject).items()
     }
     gates = {}
     if isinstance(rule, LSTMRule) and subject.index == 0:
         loss, support = cross_entropy(architecture.network()), _first(test.support, GATE_EPISODES)
         gates = gate_quantiles(loss, rule, phi[0], support, method.inner_steps, QUANTILES)
-    control.advance(1)
     return _found(method, subject, rule, test, predicted, beside, gates)
 
 
@@ -200,14 +231,20 @@ def _beside_test(subject: Subject) -> dict[str, Episode]:
 
 
 def _final_errors(
-    run: Run, method: TrainedMethod, architecture: Architecture, phi: Tensor, rule: UpdateRule, episodes: Episode
+    run: Run,
+    method: TrainedMethod,
+    architecture: Architecture,
+    phi: Tensor,
+    rule: UpdateRule,
+    episodes: Episode,
+    count: Count,
 ) -> Tensor:
     """Return the error rate ``[1, episodes]`` after T updates of the LSTM meta-learner, the last step of others."""
     most = run.params.evaluate_classifier.gradient_steps
     steps = min(method.inner_steps, most) if isinstance(method.rule, LSTMRule) else most
     network = architecture.network()
     loss, score = cross_entropy(network), error_rate(network)
-    return final_scores(loss, rule, phi, episodes.support, episodes.query, steps, score, EPISODES_AT_ONCE)
+    return final_scores(loss, rule, phi, episodes.support, episodes.query, steps, score, EPISODES_AT_ONCE, count)
 
 
 def _given(rate: float | None) -> float:
@@ -248,7 +285,9 @@ def _with_head(run: Run, method: TrainedMethod, subject: Subject) -> tuple[Archi
     return new, with_new_head(method.phi, method.architecture, new)
 
 
-def _predictions(architecture: Architecture, phi: Tensor, rule: UpdateRule, test: Episode, run: Run) -> Tensor:
+def _predictions(
+    architecture: Architecture, phi: Tensor, rule: UpdateRule, test: Episode, run: Run, count: Count
+) -> Tensor:
     """Return the predicted class of every query image after each step, ``[seeds, episodes, steps + 1, n_query]``."""
     network, steps = architecture.network(), run.params.evaluate_classifier.gradient_steps
 
@@ -257,7 +296,7 @@ def _predictions(architecture: Architecture, phi: Tensor, rule: UpdateRule, test
 
     loss = cross_entropy(network)
     (predicted,) = adaptation_scores(
-        loss, rule, phi, test.support, [test.query], steps, predicted_class, EPISODES_AT_ONCE
+        loss, rule, phi, test.support, [test.query], steps, predicted_class, EPISODES_AT_ONCE, count
     )
     return predicted
 

@@ -25,7 +25,7 @@ from metalib.errors import Interrupted, MetalibError
 from stages.parent_death import die_with_parent
 from stages.progress import Bars
 
-GRACE_SECONDS = 1.5
+GRACE_SECONDS = 1.2
 
 
 class Flag(Protocol):

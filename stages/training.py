@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from metalib.compilation import Backend, compile_scan, obstacle, repeat_eagerly
+from metalib.compilation import Backend, Program, Step, compile_scan, obstacle, repeat_eagerly
 from metalib.config import Decay, MachineSettings
 from metalib.errors import Interrupted
 from metalib.meta_training.adam import Adam
@@ -96,14 +96,19 @@ class Trainer:
             n_steps,
             seeds,
             first_step=progress.steps,
-            backend=backend,
+            backend=_stoppable(backend, control) if self.backend == "eager" else backend,
             chunk_steps=chunk_steps,
         )
-        for chunk in chunks:
-            curve = {**progress.curve, chunk.steps: chunk.losses.double().mean().item()}
-            progress = Progress(chunk.steps, chunk.state, curve)
-            checkpoints.keep(progress)
-            control.advance(chunk.steps)
+        try:
+            for chunk in chunks:
+                curve = {**progress.curve, chunk.steps: chunk.losses.double().mean().item()}
+                progress = Progress(chunk.steps, chunk.state, curve)
+                checkpoints.keep(progress)
+                control.advance(chunk.steps)
+        except _StoppedWithinChunk:
+            if progress.steps:
+                checkpoints.save(progress)
+            raise
         return progress.state.phi.cpu().numpy(), progress.curve
 
     def loop_backend(self) -> Backend:
@@ -162,6 +167,27 @@ def _what_is_saved(folder: Path) -> str:
     if not saved:
         return "nothing was saved yet; the same command starts again"
     return f"saved: {', '.join(saved)}; the same command continues there"
+
+
+class _StoppedWithinChunk(Interrupted):
+    """A chunk of steps was given up; the state before it stands."""
+
+
+def _stoppable(backend: Backend, control: Control) -> Backend:
+    """Return a backend whose programs give up before a step when the stage is asked to stop.
+
+    For steps that Python repeats: a chunk of slow ones would keep the user waiting.
+    """
+
+    def build(step: Step, state: Any, data: Any) -> Program:
+        def step_unless_stopped(state: Any, data: Any) -> tuple[Any, torch.Tensor]:
+            if control.stop.is_set():
+                raise _StoppedWithinChunk("stopped within a chunk of steps")
+            return step(state, data)
+
+        return backend(step_unless_stopped, state, data)
+
+    return build
 
 
 def initial_thetas(architecture: Architecture, seeds: tuple[int, ...], std: float) -> torch.Tensor:

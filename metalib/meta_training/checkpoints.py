@@ -80,16 +80,21 @@ class Checkpoints:
         """
         stop = self._stop_requested()
         if stop or self._clock() - self._last >= self._every:
-            self._save(progress)
-            self._last = self._clock()
+            self.save(progress)
         if stop:
             raise Interrupted(f"stopped after {progress.steps:,} steps")
 
-    def _save(self, progress: Progress) -> None:
+    def save(self, progress: Progress) -> None:
+        """Save the progress now.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
         tensors = {f"state{index}": leaf for index, leaf in enumerate(tree_flatten(progress.state)[0])}
         tensors["curve_steps"] = torch.tensor(list(progress.curve), dtype=torch.int64)
         tensors["curve_losses"] = torch.tensor(list(progress.curve.values()), dtype=torch.float64)
         save_tensors(self._path, _SCHEMA, tensors, {"key": self._key, "steps": progress.steps})
+        self._last = self._clock()
 
 
 def saved_steps(path: Path) -> int:

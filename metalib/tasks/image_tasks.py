@@ -107,6 +107,11 @@ def load_frozen_episodes(folder: Path, split: str, condition: Condition) -> Epis
     return load_classes(folder, split).episodes(load_episode_index(_episodes_path(folder, split, condition)))
 
 
+def count_frozen_episodes(folder: Path, split: str, condition: Condition) -> int:
+    """Return how many episodes :func:`load_frozen_episodes` gives, without their images."""
+    return len(load_episode_index(_episodes_path(folder, split, condition)).classes)
+
+
 def _classes_path(folder: Path, split: str) -> Path:
     return folder / f"classes-{split}.safetensors"
 
