@@ -9,6 +9,7 @@ from torch import Tensor
 from metalib.storage import load_tensors, save_tensors
 
 _SCHEMA = "scores 1"
+_CONDITIONS_SCHEMA = "scores by condition 1"
 _ACCURACIES_SCHEMA = "accuracies 1"
 RATES_SCHEMA = "fine-tuning rates 1"
 """For each ``k<K>`` the mean validation error by rate, and the chosen rate."""
@@ -67,6 +68,49 @@ def load_scores(path: Path) -> tuple[list[Scores], dict[str, Any]]:
     for entry in header["entries"]:
         key = Scores(**entry, values=next(iter(tensors.values()))).name
         scores.append(Scores(**entry, values=tensors[key]))
+    return scores, header["settings"]
+
+
+@dataclass(frozen=True)
+class ConditionScores:
+    """Scores of one method under one condition of an experiment that varies it.
+
+    Args:
+        experiment: what is varied, e.g. training_tasks.
+        condition: its value, e.g. 64.
+        method: maml, lstm or pretrained.
+        zero_function: mean squared error of the zero function on the same tasks.
+        values: mean squared errors ``[seed, task, gradient_step]``.
+    """
+
+    experiment: str
+    condition: str
+    method: str
+    zero_function: float
+    values: Tensor
+
+    @property
+    def name(self) -> str:
+        """The name under which the values are stored."""
+        return f"{self.experiment}-{self.condition}-{self.method}"
+
+
+def save_condition_scores(path: Path, scores: list[ConditionScores], settings: dict[str, Any]) -> None:
+    """Write scores by condition to ``path``; ``settings`` hold for all of them."""
+    entries = [{key: value for key, value in vars(s).items() if key != "values"} for s in scores]
+    header = {"axes": ["seed", "task", "gradient_step"], "entries": entries, "settings": settings}
+    save_tensors(path, _CONDITIONS_SCHEMA, {s.name: s.values for s in scores}, header)
+
+
+def load_condition_scores(path: Path) -> tuple[list[ConditionScores], dict[str, Any]]:
+    """Return the scores and settings that :func:`save_condition_scores` wrote.
+
+    Raises:
+        StorageError: the file is missing, damaged or of another kind.
+    """
+    tensors, header = load_tensors(path, _CONDITIONS_SCHEMA)
+    names = ["{experiment}-{condition}-{method}".format(**entry) for entry in header["entries"]]
+    scores = [ConditionScores(**e, values=tensors[name]) for e, name in zip(header["entries"], names, strict=True)]
     return scores, header["settings"]
 
 

@@ -34,7 +34,7 @@ from metalib.update_rules import GradientDescent, LSTMRule, UpdateRule
 from stages.image_networks import image_network
 from stages.jobs import Control, Job, run_jobs, worker_count
 from stages.running import PARAMS, ParamsOption, Run, stage
-from stages.update_rules import evaluation_rule
+from stages.update_rules import evaluation_rule, rule_at_test
 
 N_ILLUSTRATIONS = 3
 EPISODES_AT_ONCE = 20
@@ -212,7 +212,7 @@ def evaluate(run: Run, subject: Subject, rate: float | None, control: Control) -
         predicted = nearest_prototypes(test)[:, :, None]
         return _found(method, subject, None, test, predicted, beside, {})
     architecture, phi = _with_head(run, method, subject)
-    rule = method.rule or GradientDescent(_given(rate))
+    rule = rule_at_test(method, rate)
     fast = evaluation_rule(rule, run.machine)
     predicted = _predictions(architecture, phi, fast, test, run, count)
     beside = {
@@ -245,12 +245,6 @@ def _final_errors(
     network = architecture.network()
     loss, score = cross_entropy(network), error_rate(network)
     return final_scores(loss, rule, phi, episodes.support, episodes.query, steps, score, EPISODES_AT_ONCE, count)
-
-
-def _given(rate: float | None) -> float:
-    if rate is None:
-        raise ValueError("a method without an update rule needs a rate")
-    return rate
 
 
 def _found(

@@ -14,7 +14,7 @@ from metalib.meta_training.objectives import query_loss_after_adaptation
 from metalib.meta_training.supervised import stack_seeds
 from metalib.networks import MLP
 from metalib.randomness import generator
-from metalib.tasks import Sinusoid
+from metalib.tasks import Sinusoid, SinusoidPool
 from metalib.tasks.dataset import load_distribution
 from metalib.trained_method import TrainedMethod, versions
 from stages.curves import mean_curve, write_curves
@@ -67,7 +67,7 @@ def main(
             for shots in settings.shots:
                 each = [results[shots, seeds] for seeds in groups]
                 phi = torch.from_numpy(np.concatenate([phi for phi, _ in each]))
-                _trained(run.params, method, shots, phi, trainer).save(folder / f"k{shots}.safetensors")
+                trained_method(run.params, method, shots, phi, trainer).save(folder / f"k{shots}.safetensors")
                 curves[f"k{shots}"] = mean_curve([curve for _, curve in each])
             write_curves(folder / "curves.tsv", curves)
 
@@ -104,13 +104,17 @@ def _determinants(params: Params, method: MetaLearner, dataset: Path) -> dict[st
 def meta_train(
     params: Params,
     method: MetaLearner,
-    family: Sinusoid,
+    family: Sinusoid | SinusoidPool,
     shots: int,
     seeds: tuple[int, ...],
     trainer: Trainer,
     control: Control,
+    prefix: str = "",
 ) -> tuple[np.ndarray, dict[int, float]]:
-    """Meta-train with K = ``shots``; return phi ``[seeds, n_phi]`` and the training curve, a mean over the seeds."""
+    """Meta-train with K = ``shots``; return phi ``[seeds, n_phi]`` and the training curve, a mean over the seeds.
+
+    ``prefix`` begins the name of the saved state, where a stage trains several learners of one K.
+    """
     settings = _settings(params, method)
     architecture = _architecture(params)
     rule, backend = trainer_rule(settings, trainer)
@@ -124,12 +128,12 @@ def meta_train(
         return stack_seeds([_draw(settings, family, shots, seed, first, count) for seed in seeds], trainer.device)
 
     adam = outer_adam(settings.learning_rate, settings.decay, settings.meta_steps, settings.clip_norm)
-    name = "-".join([f"k{shots}", *(f"seed{seed}" for seed in seeds)])
+    name = prefix + "-".join([f"k{shots}", *(f"seed{seed}" for seed in seeds)])
     return trainer.run(name, objective, adam, phi, draw, settings.meta_steps, seeds, control, backend)
 
 
 def _draw(
-    settings: Settings, family: Sinusoid, shots: int, seed: int, first: int, count: int
+    settings: Settings, family: Sinusoid | SinusoidPool, shots: int, seed: int, first: int, count: int
 ) -> Episode | MinibatchEpisode:
     """Draw one seed's episodes for ``count`` meta-steps from ``first``; the same for every meta-learner."""
     shape = (count, settings.meta_batch)
@@ -145,7 +149,10 @@ def _architecture(params: Params) -> MLP:
     return MLP((1, *params.network.hidden, 1))
 
 
-def _trained(params: Params, method: MetaLearner, shots: int, phi: torch.Tensor, trainer: Trainer) -> TrainedMethod:
+def trained_method(
+    params: Params, method: MetaLearner, shots: int, phi: torch.Tensor, trainer: Trainer
+) -> TrainedMethod:
+    """Return what training leaves behind, with phi ``[seeds, n_phi]``."""
     settings = _settings(params, method)
     return TrainedMethod(
         method=method,

@@ -14,6 +14,7 @@ from metalib.reporting.sinusoid import headline_shots, report_context, seed_tabl
 from metalib.score_files import ILLUSTRATION_SCHEMA, RATES_SCHEMA, load_scores
 from metalib.storage import load_tensors, read_checked_json, write_bytes, write_json, write_text
 from metalib.tasks.dataset import ANCHORS_SCHEMA, TaskSet, load_task_set
+from stages.ablation_report import ablation_report
 from stages.classification_report import classification_report
 from stages.costs import print_costs
 from stages.locomotion_report import locomotion_report
@@ -36,17 +37,19 @@ def main(
     with stage("report", params) as run, run.output(output) as folder:
         images = classification_report(run, data / "images", artifacts / "images", published / "few_shot_images.csv")
         bodies = locomotion_report(run, data, artifacts, published / "maml_figure5_locomotion.csv")
+        needs = ablation_report(run, artifacts / "sinusoid" / "scores" / "ablation" / "scores.safetensors")
         table, context, pictures, metrics = _sinusoid(run, data / "sinusoid", artifacts / "sinusoid", published)
-        sections = {"classification": images.markdown, "locomotion": bodies.markdown}
+        sections = {"ablation": needs.markdown, "classification": images.markdown, "locomotion": bodies.markdown}
         more = {"scale": run.params.scale, "locomotion_headline": bodies.headline}
         markdown = render_markdown({**context, **sections, **more})
         write_text(folder / "tables" / "sinusoid.csv", table.to_csv(index=False, float_format="%.6g"))
+        write_text(folder / "tables" / "ablation.csv", needs.table.to_csv(index=False, float_format="%.6g"))
         write_text(folder / "tables" / "classification.csv", images.table.to_csv(index=False, float_format="%.6g"))
         write_text(folder / "tables" / "locomotion.csv", bodies.table.to_csv(index=False, float_format="%.6g"))
-        pictures = {**pictures, **images.pictures, **bodies.pictures}
+        pictures = {**pictures, **needs.pictures, **images.pictures, **bodies.pictures}
         for name, picture in pictures.items():
             write_bytes(folder / name, picture)
-        write_json(folder / "metrics.json", {**metrics, **images.metrics, **bodies.metrics})
+        write_json(folder / "metrics.json", {**metrics, **needs.metrics, **images.metrics, **bodies.metrics})
         write_text(folder / "report.md", markdown)
         write_text(folder / "index.html", render_html(markdown, TITLE, pictures))
     print_costs()

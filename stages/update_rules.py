@@ -4,6 +4,7 @@ from enum import StrEnum
 
 from metalib.compilation import Backend, repeat_eagerly
 from metalib.config import GradientDescentRuleSettings, LSTMRuleSettings, MachineSettings
+from metalib.trained_method import TrainedMethod
 from metalib.update_rules import GradientDescent, LSTMRule, UpdateRule
 from metalib.update_rules.fused_lstm import fused, kernel_obstacle
 from stages.training import Compilation, Trainer, programs_folder
@@ -43,6 +44,19 @@ def trainer_rule(
     if trainer.backend == "compiled":
         return fused(rule, programs_folder()), repeat_eagerly
     return rule, repeat_eagerly
+
+
+def rule_at_test(method: TrainedMethod, rate: float | None) -> UpdateRule:
+    """Return the method's own update rule; of one that brings none gradient descent at the ``rate`` chosen for it.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    if method.rule is not None:
+        return method.rule
+    if rate is None:
+        raise ValueError(f"{method.method} brings no update rule, so it needs a rate")
+    return GradientDescent(rate)
 
 
 def evaluation_rule(rule: UpdateRule, machine: MachineSettings) -> UpdateRule:

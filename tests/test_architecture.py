@@ -112,7 +112,11 @@ def test_a_stage_does_not_depend_on_modules_it_does_not_import(name):
             assert dep in closure or any(dep in module.parents for module in closure), f"{name}: {dep} is not imported"
 
 
-SHARED_MODULES = {"report": ("classification_report", "locomotion_report")}
+SHARED_MODULES = {
+    "report": ("ablation_report", "classification_report", "locomotion_report"),
+    "meta_train_ablation": ("ablation",),
+    "evaluate_ablation": ("ablation",),
+}
 """Modules of stages that read settings for the stage."""
 
 
@@ -123,7 +127,7 @@ def sections_read(name):
         for node in ast.walk(ast.parse((ROOT / "stages" / f"{module}.py").read_text())):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("params", "run.params"):
                 read.add(node.attr)
-    return read - {"model_dump"}
+    return read - {"model_dump", "model_copy"}
 
 
 @pytest.mark.parametrize("name", GRAPH)

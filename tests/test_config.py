@@ -176,7 +176,7 @@ def test_an_inner_batch_larger_than_the_smallest_k_is_refused(tmp_path):
 
 def test_a_shot_without_inner_steps_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"meta_train_classifier_lstm\.inner_steps: lacks 5-shot"):
-        load(tmp_path, changed("{1-shot: 8, 5-shot: 8}, meta_batch: 8", "{1-shot: 8}, meta_batch: 8"))
+        load(tmp_path, changed("{1-shot: 5, 5-shot: 5}, meta_batch: 8", "{1-shot: 5}, meta_batch: 8"))
 
 
 def test_a_way_is_named_as_such(tmp_path):

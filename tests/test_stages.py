@@ -20,12 +20,14 @@ from metalib.trained_method import TrainedMethod
 from metalib.update_rules import LSTMRule
 from stages import (
     evaluate,
+    evaluate_ablation,
     evaluate_classifier,
     evaluate_nearest_neighbour,
     generate_goals,
     generate_image_tasks,
     generate_tasks,
     meta_train,
+    meta_train_ablation,
     meta_train_classifier,
     report,
     running,
@@ -58,6 +60,10 @@ def shrink():
     set_scale(Path("params.yaml"), "quick")
     edit("meta_steps: 1000", "meta_steps: 3")
     edit("steps: 1000", "steps: 3")
+    edit("ablation: {meta_steps: 20,", "ablation: {meta_steps: 2,")
+    edit("training_tasks: [1, 4, 16, 64, 256, 1024]", "training_tasks: [1, 4]")
+    edit("layers: [1, 2, 3, 4]", "layers: [2, 3]")
+    edit("units: [10, 20, 40, 80]", "units: [10]")
     edit("meta_train_lstm: {meta_steps: 20,", "meta_train_lstm: {meta_steps: 3,")
     edit("shots: [5, 10, 20]\n  hidden_size", "shots: [10]\n  hidden_size")
     edit("validation_episodes: 20, test_episodes: 40", "validation_episodes: 3, test_episodes: 6")
@@ -99,6 +105,8 @@ def run_sinusoid():
         train_baseline.main(baseline, DATA, MAML.parent / baseline)
     for name in (*MetaLearner, *Method):
         evaluate.main(DATA, MAML.parent / name, MAML.parent / "scores" / name)
+    meta_train_ablation.main(DATA, MAML.parent / "ablation")
+    evaluate_ablation.main(DATA, MAML.parent, MAML.parent / "scores" / "ablation")
 
 
 def run_images():
@@ -157,7 +165,7 @@ def test_the_stages_one_after_the_other(done, monkeypatch):
     page = Path("reports/index.html").read_text()
     assert "http://" not in page
     assert "https://" not in page
-    assert page.count("data:image/png;base64,") == 7 + 4
+    assert page.count("data:image/png;base64,") == 8 + 4
     assert page.count("data:image/webp;base64,") == 5
     films = 5 * 250_000 * 4 / 3  # as large as evaluation may make them; those of this test are a few bytes
     assert len(page) + films < 3_000_000

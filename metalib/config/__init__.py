@@ -22,6 +22,7 @@ from metalib.config.locomotion import (
 from metalib.config.machine import MachineSettings
 from metalib.config.params import SCALES, Params, ReportSettings, Scale
 from metalib.config.sinusoid import (
+    AblationSettings,
     EvaluateSettings,
     GenerateTasksSettings,
     MetaTrainLSTMSettings,
@@ -33,6 +34,7 @@ from metalib.config.update_rules import GradientDescentRuleSettings, LSTMRuleSet
 
 __all__ = [
     "SCALES",
+    "AblationSettings",
     "ClassifierAt",
     "ConfigError",
     "Decay",

@@ -16,6 +16,7 @@ def refuse_contradictions(path: Path, scale: str, params: Params) -> None:
     """
     _refuse_too_few_points(path, scale, params)
     _refuse_untrained_shots(path, params)
+    _refuse_unknown_ablation_shots(path, params)
     _refuse_large_inner_batch(path, scale, params)
     _refuse_missing_conditions(path, scale, params)
 
@@ -40,6 +41,16 @@ def _refuse_untrained_shots(path: Path, params: Params) -> None:
             raise ConfigError(
                 f"{path}: evaluate.shots: {list(params.evaluate.shots)} shares no K with {section}.shots = "
                 f"{list(trained)}; test at least one K that is trained"
+            )
+
+
+def _refuse_unknown_ablation_shots(path: Path, params: Params) -> None:
+    for section in ("meta_train", "meta_train_lstm", "evaluate"):
+        known = getattr(params, section).shots
+        if params.ablation.shots not in known:
+            raise ConfigError(
+                f"{path}: ablation.shots: {params.ablation.shots} is not in {section}.shots = {list(known)}; "
+                "name a K that is in all of meta_train.shots, meta_train_lstm.shots and evaluate.shots"
             )
 
 

@@ -20,6 +20,7 @@ from metalib.config.locomotion import (
     TrainPolicyBaselineSettings,
 )
 from metalib.config.sinusoid import (
+    AblationSettings,
     EvaluateSettings,
     GenerateTasksSettings,
     MetaTrainLSTMSettings,
@@ -50,6 +51,7 @@ class Params(Section):
     meta_train_lstm: MetaTrainLSTMSettings
     train_baseline: TrainBaselineSettings
     evaluate: EvaluateSettings
+    ablation: AblationSettings
     generate_image_tasks: GenerateImageTasksSettings
     image_network: ImageNetworkSettings
     meta_train_classifier: MetaTrainClassifierSettings

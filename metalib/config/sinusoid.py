@@ -2,10 +2,11 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from metalib.config.fields import (
     Count,
+    Counts,
     Decay,
     InnerSteps,
     Points,
@@ -15,9 +16,11 @@ from metalib.config.fields import (
     Section,
     Seed,
     Seeds,
+    Shot,
     Shots,
     Tasks,
     Width,
+    distinct,
 )
 from metalib.config.update_rules import GradientDescentRuleSettings, LSTMRuleSettings
 
@@ -42,8 +45,8 @@ class GenerateTasksSettings(Section):
     query_points: Points
 
 
-class MetaTrainSettings(GradientDescentRuleSettings):
-    """The inner and outer loop of MAML on sinusoids."""
+class OuterLoopSettings(Section):
+    """Meta-training on sinusoids, whichever the update rule."""
 
     shots: Shots
     inner_steps: InnerSteps
@@ -54,14 +57,31 @@ class MetaTrainSettings(GradientDescentRuleSettings):
     seeds: Seeds
 
 
-class MetaTrainLSTMSettings(LSTMRuleSettings):
-    """The inner and outer loop of the LSTM meta-learner on sinusoids."""
+class MetaTrainSettings(OuterLoopSettings, GradientDescentRuleSettings):
+    """MAML on sinusoids."""
 
-    shots: Shots
-    inner_steps: InnerSteps
-    meta_batch: Points
-    learning_rate: Positive
-    decay: Decay
+
+class MetaTrainLSTMSettings(OuterLoopSettings, LSTMRuleSettings):
+    """The LSTM meta-learner on sinusoids."""
+
+
+class OutsideSettings(Section):
+    """Tasks unlike those of training."""
+
+    amplitude: Range
+    phase: Range
+
+
+class AblationSettings(Section):
+    """What MAML on sinusoids needs: how many training tasks, how deep and wide a network, how similar a test task."""
+
+    shots: Shot
+    training_tasks: Counts
+    layers: Annotated[
+        tuple[Annotated[int, Field(strict=True, ge=1, le=20)], ...], Field(min_length=1), AfterValidator(distinct)
+    ]
+    units: Annotated[tuple[Width, ...], Field(min_length=1), AfterValidator(distinct)]
+    outside: OutsideSettings
     meta_steps: Count
     seeds: Seeds
 

@@ -1,5 +1,5 @@
 """Task families p(T): what a task is, and how its episodes are drawn."""
 
-from metalib.tasks.sinusoid import Sinusoid, SinusoidTasks
+from metalib.tasks.sinusoid import Sinusoid, SinusoidPool, SinusoidTasks
 
-__all__ = ["Sinusoid", "SinusoidTasks"]
+__all__ = ["Sinusoid", "SinusoidPool", "SinusoidTasks"]

@@ -67,10 +67,7 @@ class Sinusoid:
     def draw_episodes(self, generator: torch.Generator, shape: Sequence[int], n_support: int, n_query: int) -> Episode:
         """Draw one episode for each of ``shape`` fresh tasks; support and query are independent draws."""
         _, examples = self.draw_examples(generator, shape, n_support + n_query)
-        return Episode(
-            support=Batch(*(part[..., :n_support, :] for part in examples)),
-            query=Batch(*(part[..., n_support:, :] for part in examples)),
-        )
+        return _episode(examples, n_support)
 
     def mean_function(self, x: Tensor) -> Tensor:
         """Return ``E[y | x]`` over tasks, the best prediction that does not adapt, shaped as ``x``.
@@ -89,6 +86,41 @@ class Sinusoid:
     def from_dict(cls, description: dict[str, Any]) -> "Sinusoid":
         """Return the distribution that :meth:`to_dict` wrote."""
         return cls(**{name: (float(low), float(high)) for name, (low, high) in description.items()})
+
+
+@dataclass(frozen=True)
+class SinusoidPool:
+    """A finite set of sinusoids: what meta-training sees where training tasks are few.
+
+    Args:
+        family: whose inputs are drawn.
+        tasks: the pool, amplitude and phase ``[n_tasks]``; each is drawn with the same chance.
+
+    Raises:
+        ValueError: the pool is empty.
+    """
+
+    family: Sinusoid
+    tasks: SinusoidTasks
+
+    def __post_init__(self) -> None:
+        if self.tasks.amplitude.ndim != 1 or not len(self.tasks.amplitude):
+            raise ValueError(f"tasks must have the shape [n_tasks], got {list(self.tasks.amplitude.shape)}")
+
+    def draw_episodes(self, generator: torch.Generator, shape: Sequence[int], n_support: int, n_query: int) -> Episode:
+        """Draw a task of the pool and fresh examples of it for each of ``shape``."""
+        drawn = torch.randint(len(self.tasks.amplitude), tuple(shape), generator=generator)
+        tasks = SinusoidTasks(self.tasks.amplitude[drawn], self.tasks.phase[drawn])
+        x = self.family.draw_inputs(generator, shape, n_support + n_query)
+        return _episode(Batch(x, tasks.targets(x)), n_support)
+
+
+def _episode(examples: Batch, n_support: int) -> Episode:
+    """Split examples ``[..., n, 1]`` into the first ``n_support`` and the rest."""
+    return Episode(
+        support=Batch(*(part[..., :n_support, :] for part in examples)),
+        query=Batch(*(part[..., n_support:, :] for part in examples)),
+    )
 
 
 def _scale(uniform: Tensor, bounds: tuple[float, float]) -> Tensor:
