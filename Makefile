@@ -33,9 +33,10 @@ quick: setup  ## Run the whole pipeline at quick scale in a temporary clone; the
 	@python -m tools.quick
 
 TASKS ?= cheetah_vel cheetah_dir
+META_STEPS ?=
 paper: setup  ## Run locomotion at paper scale, TASKS='cheetah_vel cheetah_dir' or others, into results/paper.
 	@python -m tools.preflight
-	@python -m tools.paper $(TASKS)
+	@python -m tools.paper $(TASKS) $(if $(META_STEPS),--meta-steps $(META_STEPS))
 
 test: setup-dev lint  ## Pass every check: lint, types, tests.
 	@python -m pytest -n 2 --dist loadfile

@@ -174,6 +174,11 @@ def test_an_inner_batch_larger_than_the_smallest_k_is_refused(tmp_path):
         load(tmp_path, text)
 
 
+def test_an_ablation_of_an_untrained_k_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"ablation\.shots: 7 is not in meta_train\.shots = \[5, 10, 20\]; name a K"):
+        load(tmp_path, changed("shots: 10             # K", "shots: 7"))
+
+
 def test_a_shot_without_inner_steps_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"meta_train_classifier_lstm\.inner_steps: lacks 5-shot"):
         load(tmp_path, changed("{1-shot: 5, 5-shot: 5}, meta_batch: 8", "{1-shot: 5}, meta_batch: 8"))

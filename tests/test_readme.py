@@ -26,6 +26,14 @@ RETURNS = re.compile(
 )
 
 
+CONCLUSIONS = re.compile(
+    r"trained on a single sine wave it errs by (?P<training_tasks_1>[\d.]+) on others, on 16 by "
+    r"(?P<training_tasks_16>[\d.]+), on all by (?P<training_tasks_all>[\d.]+); with one hidden layer by "
+    r"(?P<layers_1>[\d.]+), with two, three and four by (?P<layers_2>[\d.]+), (?P<layers_3>[\d.]+) and "
+    r"(?P<layers_4>\d+\.\d+)"
+)
+
+
 def test_the_headline_figures_are_those_of_the_committed_run():
     metrics = json.loads((ROOT / "reports/metrics.json").read_text())["sinusoid"]
     found = HEADLINE.search(" ".join(README.split()))
@@ -53,6 +61,15 @@ def test_the_returns_are_those_of_the_committed_run():
     for name, text in found.groupdict().items():
         task, method, key = re.fullmatch(r"(\w+?_dir)_(\w+?)_(return_step\d)", name).groups()  # type: ignore[union-attr]
         assert f"{metrics[task][method][key]:.0f}" == text, name
+
+
+def test_the_conclusions_are_those_of_the_committed_run():
+    metrics = json.loads((ROOT / "reports/metrics.json").read_text())["ablation"]
+    found = CONCLUSIONS.search(" ".join(README.split()))
+    assert found, "README's conclusions no longer have their known form"
+    for name, text in found.groupdict().items():
+        experiment, _, condition = name.rpartition("_")
+        assert round(metrics[experiment][condition], 2) == float(text), name
 
 
 def test_every_link_leads_to_a_file():

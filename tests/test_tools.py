@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from metalib.config import load_params
 from tools import lstm_variants, preflight
 from tools.clone import clone_work_tree
-from tools.paper import copy_lock, readme
+from tools.paper import copy_lock, published_meta_steps, readme, shorten
 from tools.parallel import run_in_order, stage_graph
 from tools.quick import set_scale
 from tools.results import RUN, put_in_place
@@ -172,6 +172,32 @@ def test_a_run_at_paper_scale_states_cost_machine_and_command():
     assert "| meta_train_policy@ant_dir | 1.50 | 1,200 |" in page
     assert "| ant_dir | maml | 368,000,000 |" in page
     assert "2 cores of a processor with 8.0 GiB of memory; Python 3.11.2,\ntorch 2.13.0." in page
+
+
+def test_a_shorter_run_says_so_and_changes_nothing_else(tmp_path):
+    params = tmp_path / "params.yaml"
+    params.write_text((ROOT / "params.yaml").read_text())
+    set_scale(params, "paper")
+    before = load_params(params)
+    assert published_meta_steps(params, ["ant_vel"]) == {"ant_vel": before.meta_train_policy.meta_steps["ant_vel"]}
+    shorten(params, ["ant_vel"], 7)
+    after = load_params(params)
+    for section in ("meta_train_policy", "train_policy_baseline"):
+        steps = {**getattr(before, section).meta_steps, "ant_vel": 7}
+        assert getattr(after, section) == getattr(before, section).model_copy(update={"meta_steps": steps})
+    assert after.evaluate_policy == before.evaluate_policy
+    run = {"command": "", "stages": {}, "env_steps": {}, "versions": {}, "shortened": [7, {"ant_vel": 1500}]}
+    machine = {"cores": 2, "cpu": "a processor", "memory_gib": 8.0, "python": "3.11.2"}
+    page = readme({**run, "machine": machine})
+    assert "Shorter than the published runs: 7 meta-steps instead of 1,500 (ant_vel).\n" in page
+
+
+def test_a_run_that_is_not_shorter_is_refused_before_any_work(tmp_path):
+    command = [sys.executable, "-m", "tools.paper", "ant_vel", "--meta-steps", "5000", "--folder", tmp_path / "copy"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "5,000 makes no run shorter" in done.stderr
+    assert not (tmp_path / "copy").exists()
 
 
 def test_an_unknown_task_at_paper_scale_is_refused_before_any_work(tmp_path):

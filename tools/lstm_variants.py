@@ -69,6 +69,7 @@ def write_settings(
     content = yaml.load(ROOT / "params.yaml")
     section, counts = content["meta_train_lstm"], content["scales"][content["scale"]]["meta_train_lstm"]
     section["first_order"], section["shots"], content["evaluate"]["shots"] = first_order, [shots], [shots]
+    content["ablation"]["shots"] = shots
     section["learning_rate"], section["decay"] = learning_rate, decay
     counts["meta_steps"] = meta_steps
     yaml.dump(content, target)

@@ -28,6 +28,9 @@ PACKAGES = ("torch", "gymnasium", "numpy")
 
 def main(
     tasks: Annotated[list[str], typer.Argument(help=f"Some of {', '.join(TASKS)}.")],
+    meta_steps: Annotated[
+        int | None, typer.Option(min=1, help="Meta-steps, of MAML and of the baselines, instead of the published.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder to write; results/paper/TASKS if not given.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the copy lies in which the stages run.")] = FOLDER,
 ) -> None:
@@ -40,11 +43,18 @@ def main(
     if unknown := [task for task in tasks if task not in TASKS]:
         raise typer.BadParameter(f"there is no task {unknown[0]!r}; name some of {', '.join(TASKS)}")
     # A folder for each choice of tasks: to run others must not replace what was found for these.
-    target = output or ROOT / "results" / "paper" / "-".join(tasks)
+    name = "-".join(tasks) + (f"-{meta_steps}-meta-steps" if meta_steps else "")
+    target = output or ROOT / "results" / "paper" / name
     refuse_other_folder(target)
+    published = published_meta_steps(ROOT / "params.yaml", tasks)
+    few = [f"{task} has {steps:,}" for task, steps in published.items() if meta_steps and steps <= meta_steps]
+    if few:
+        raise typer.BadParameter(f"--meta-steps {meta_steps:,} makes no run shorter: {', '.join(few)}")
     folder.mkdir(parents=True, exist_ok=True)
     clone_work_tree(ROOT, folder)
     set_scale(folder / "params.yaml", "paper")
+    if meta_steps:
+        shorten(folder / "params.yaml", tasks, meta_steps)
     _python(folder, ["-m", "dvc", "repro", *(f"evaluate_policy@{task}" for task in tasks)])
     report = folder / "paper-report"
     _python(folder, ["-m", "stages.locomotion_report", "data", "artifacts", "published", report.name, *tasks])
@@ -56,10 +66,29 @@ def main(
     shutil.copyfile(folder / "params.yaml", report / "params.yaml")
     copy_lock(folder / "dvc.lock", report / "dvc.lock", tasks)
     run = describe(folder, tasks)
+    if meta_steps:
+        run = {**run, "command": f"{run['command']} META_STEPS={meta_steps}", "shortened": [meta_steps, published]}
     (report / RUN).write_text(json.dumps(run, indent=1) + "\n")
     (report / "README.md").write_text(readme(run))
     put_in_place(report, target)
     print(f"report: {target / 'report.md'}")
+
+
+def published_meta_steps(params: Path, tasks: Sequence[str]) -> dict[str, int]:
+    """Return the meta-steps of MAML at paper scale by task, from a settings file."""
+    counts = YAML(typ="safe").load(params)["scales"]["paper"]["meta_train_policy"]["meta_steps"]
+    return {task: counts[task] for task in tasks}
+
+
+def shorten(params: Path, tasks: Sequence[str], meta_steps: int) -> None:
+    """Set the meta-steps of ``tasks`` at paper scale in a settings file, those of MAML and of the baselines."""
+    yaml = YAML()
+    yaml.width = 1000  # no line is broken that was not
+    content = yaml.load(params)
+    for section in ("meta_train_policy", "train_policy_baseline"):
+        for task in tasks:
+            content["scales"]["paper"][section]["meta_steps"][task] = meta_steps
+    yaml.dump(content, params)
 
 
 def copy_lock(lock: Path, target: Path, tasks: Sequence[str]) -> None:
@@ -105,8 +134,13 @@ def readme(run: dict[str, Any]) -> str:
         for method, count in counts.items()
     ]
     machine, versions = run["machine"], ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    shortened = ""
+    if "shortened" in run:
+        taken, published = run["shortened"]
+        those = ", ".join(f"{steps:,} ({task})" for task, steps in published.items())
+        shortened = f"\nShorter than the published runs: {taken:,} meta-steps instead of {those}.\n"
     return f"""# Locomotion at paper scale
-
+{shortened}
 [The report](report.md), its [table](tables/locomotion.csv), [learning curves](curves), [settings](params.yaml) and the
 [lock file](dvc.lock) of the stages that made it. Made again by
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metalib.randomness import generator
-from metalib.tasks import Sinusoid
+from metalib.tasks import Sinusoid, SinusoidPool
 from metalib.tasks.glyphs import draw_glyphs
 from metalib.tasks.image_classes import ImageClasses
 
@@ -24,12 +24,13 @@ def families():
     return {
         "sinusoid": Sinusoid(),
         "narrow sinusoid": Sinusoid((1.0, 2.0), (0.0, 0.5), (-1.0, 3.0)),
+        "pool of sinusoids": SinusoidPool(Sinusoid(), Sinusoid().draw_tasks(generator(0, "pool"), (7,))),
         "glyphs": draw_glyphs(0)["test"],
         "images": independent_images(),
     }
 
 
-NAMES = ("sinusoid", "narrow sinusoid", "glyphs", "images")
+NAMES = ("sinusoid", "narrow sinusoid", "pool of sinusoids", "glyphs", "images")
 
 
 @pytest.fixture(params=NAMES, name="family")
@@ -40,7 +41,7 @@ def _family(request):
 def draw(family, key, shape, n_support, n_query):
     """Draw episodes; of images, ``n_support`` and ``n_query`` of each of WAY classes."""
     numbers = generator(key, "episodes")
-    if isinstance(family, Sinusoid):
+    if isinstance(family, Sinusoid | SinusoidPool):
         return family.draw_episodes(numbers, shape, n_support, n_query)
     return family.episodes(family.draw_episodes(numbers, shape, WAY, n_support, n_query))
 
@@ -60,7 +61,7 @@ def test_another_key_gives_other_episodes(family):
 
 def test_episode_shapes(family):
     episode = draw(family, 1, (3, 4), 5, 6)
-    each = 1 if isinstance(family, Sinusoid) else WAY
+    each = 1 if isinstance(family, Sinusoid | SinusoidPool) else WAY
     for batch, n in ((episode.support, 5 * each), (episode.query, 6 * each)):
         assert batch.x.shape[:3] == batch.y.shape[:3] == (3, 4, n)
 

@@ -25,6 +25,7 @@ def settings(folder, backend):
     set_scale(params, "quick")
     text = params.read_text().replace("meta_steps: 1000", f"meta_steps: {STEPS}")
     text = text.replace("shots: [5, 10, 20]    # K: MAML", "shots: [5]    # K: MAML").replace("[40, 40]", "[8, 8]")
+    text = text.replace("shots: 10             # K", "shots: 5")
     text = text.replace("meta_batch: 25        # tasks a meta-step", "meta_batch: 4")
     params.write_text(text)
     (folder / "machine.yaml").write_text(f"backend: {backend}\nworkers: 1\ncheckpoint_seconds: 0\n")

@@ -62,6 +62,8 @@ def test_the_run_leaves_every_promised_output(clones):
     assert {row["method"] for row in classes} == {
         "maml", "lstm", "pretrained", "scratch", "nearest_neighbour", "prototypical"
     }  # fmt: skip
+    conditions = list(csv.DictReader((clone / "reports/tables/ablation.csv").read_text().splitlines()))
+    assert {row["experiment"] for row in conditions} == {"training_tasks", "layers", "units", "outside"}
     metrics = json.loads((clone / "reports/metrics.json").read_text())["sinusoid"]
     assert metrics["best_non_adapting"] < metrics["zero_function"]
     assert metrics["maml_k10"]["mse_step1"] < metrics["maml_k10"]["mse_step0"]
