@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 
 from metalib.randomness import generator
 from metalib.reporting.style import METHOD_STYLES, figure_style, png
+from metalib.reporting.tables import error_rows, finite
 from metalib.score_files import ConditionScores
-from metalib.statistics import summarise
 
 EXPERIMENTS = {"training_tasks": "distinct training tasks", "layers": "hidden layers", "units": "units a layer"}
 """Experiments that train a learner for each condition, and what their conditions count."""
@@ -30,29 +30,15 @@ def ablation_table(
     Columns: experiment, condition, method, gradient_step, mse_mean, mse_median, ci95_low, ci95_high, seed_std,
     n_tasks, n_seeds, n_diverged (see :func:`metalib.statistics.summarise`), zero_function (its error on these tasks).
     """
-    rows = []
+    rows: list[dict[str, object]] = []
     for entry in scores:
-        n_seeds, n_tasks, n_steps = entry.values.shape
+        keys = {"experiment": entry.experiment, "condition": entry.condition, "method": entry.method}
         # The same resampled tasks everywhere: conditions of an experiment share them.
-        summary = summarise(entry.values, diverged_above, generator(seed, "bootstrap, ablation"), bootstrap_samples)
-        for step in range(n_steps):
-            rows.append(
-                {
-                    "experiment": entry.experiment,
-                    "condition": entry.condition,
-                    "method": entry.method,
-                    "gradient_step": step,
-                    "mse_mean": summary.mean[step].item(),
-                    "mse_median": summary.median[step].item(),
-                    "ci95_low": summary.ci95_low[step].item(),
-                    "ci95_high": summary.ci95_high[step].item(),
-                    "seed_std": summary.seed_std[step].item(),
-                    "n_tasks": n_tasks,
-                    "n_seeds": n_seeds,
-                    "n_diverged": int(summary.n_diverged[step]),
-                    "zero_function": entry.zero_function,
-                }
-            )
+        numbers = generator(seed, "bootstrap, ablation")
+        rows += [
+            {**keys, **row, "zero_function": entry.zero_function}
+            for row in error_rows(entry.values, diverged_above, numbers, bootstrap_samples)
+        ]
     return pd.DataFrame(rows)
 
 
@@ -61,16 +47,17 @@ def report_context(table: pd.DataFrame) -> dict[str, Any]:
     steps = int(table["gradient_step"].max())
     last = table[table["gradient_step"] == steps]
     by_tasks = _by_condition(last, "training_tasks")
-    enough = [int(n) for n in by_tasks.index if n != ALL_TASKS and by_tasks[n] <= NEAR * by_tasks[ALL_TASKS]]
+    tried = sorted(int(n) for n in by_tasks.index if n != ALL_TASKS)
+    enough = [n for n in tried if by_tasks[str(n)] <= NEAR * by_tasks[ALL_TASKS]]
     outside = last[last["experiment"] == OUTSIDE]
     return {
         "steps": steps,
         "n_tasks": int(table["n_tasks"].max()),
         "n_seeds": int(last.loc[last["experiment"] == "training_tasks", "n_seeds"].max()),
-        "fewest": min(int(n) for n in by_tasks.index if n != ALL_TASKS),
-        "error_fewest": by_tasks[str(min(int(n) for n in by_tasks.index if n != ALL_TASKS))],
+        "fewest": tried[0],
+        "error_fewest": by_tasks[str(tried[0])],
         "error_all": by_tasks[ALL_TASKS],
-        "enough": min(enough) if enough else None,
+        "enough": enough[0] if enough else None,
         "near_percent": round(100 * (NEAR - 1)),
         "layers": _by_condition(last, "layers").to_dict(),
         "units": _by_condition(last, "units").to_dict(),
@@ -89,12 +76,8 @@ def headline_metrics(table: pd.DataFrame) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for row in last.to_dict("records"):
         name = row["condition"] if row["experiment"] != OUTSIDE else f"{row['condition']}, {row['method']}"
-        metrics.setdefault(row["experiment"], {})[name] = _finite(row["mse_mean"])
+        metrics.setdefault(row["experiment"], {})[name] = finite(row["mse_mean"])
     return metrics
-
-
-def _finite(value: float) -> float | None:
-    return round(value, 4) if np.isfinite(value) else None
 
 
 def _by_condition(last: pd.DataFrame, experiment: str) -> "pd.Series[float]":

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
+from torch import Tensor
 
 from metalib.randomness import generator
 from metalib.reporting.published import read_table
@@ -24,33 +26,46 @@ def score_table(scores: Iterable[Scores], diverged_above: float, seed: int, boot
     gradient_step, mse_mean, mse_median, ci95_low, ci95_high, seed_std, n_tasks, n_seeds, n_diverged; see
     :func:`metalib.statistics.summarise` for what they mean.
     """
-    rows = []
+    rows: list[dict[str, object]] = []
     for entry in scores:
-        n_seeds, n_tasks, n_steps = entry.values.shape
+        keys = {
+            "method": entry.method,
+            "train_shots": entry.train_shots,
+            "test_shots": entry.test_shots,
+            "query_points": entry.query_points,
+        }
         numbers = generator(seed, f"bootstrap, {entry.name}")
-        summary = summarise(entry.values, diverged_above, numbers, bootstrap_samples)
-        for step in range(n_steps):
-            rows.append(
-                {
-                    "method": entry.method,
-                    "train_shots": entry.train_shots,
-                    "test_shots": entry.test_shots,
-                    "query_points": entry.query_points,
-                    "gradient_step": step,
-                    "mse_mean": summary.mean[step].item(),
-                    "mse_median": summary.median[step].item(),
-                    "ci95_low": summary.ci95_low[step].item(),
-                    "ci95_high": summary.ci95_high[step].item(),
-                    "seed_std": summary.seed_std[step].item(),
-                    "n_tasks": n_tasks,
-                    "n_seeds": n_seeds,
-                    "n_diverged": int(summary.n_diverged[step]),
-                }
-            )
+        rows += [{**keys, **row} for row in error_rows(entry.values, diverged_above, numbers, bootstrap_samples)]
     table = pd.DataFrame(rows).astype({"train_shots": "Int64"})
     table["method"] = pd.Categorical(table["method"], METHODS, ordered=True)
-    keys = ["method", "train_shots", "test_shots", "query_points", "gradient_step"]
-    return table.sort_values(keys, ignore_index=True).astype({"method": "str"})
+    order = ["method", "train_shots", "test_shots", "query_points", "gradient_step"]
+    return table.sort_values(order, ignore_index=True).astype({"method": "str"})
+
+
+def error_rows(
+    values: Tensor, diverged_above: float, numbers: torch.Generator, bootstrap_samples: int
+) -> list[dict[str, float | int]]:
+    """Return the statistics of mean squared errors ``[seed, task, gradient_step]``, a row a gradient step.
+
+    Keys: gradient_step, mse_mean, mse_median, ci95_low, ci95_high, seed_std, n_tasks, n_seeds, n_diverged; see
+    :func:`metalib.statistics.summarise`, whose other arguments these are.
+    """
+    n_seeds, n_tasks, n_steps = values.shape
+    summary = summarise(values, diverged_above, numbers, bootstrap_samples)
+    return [
+        {
+            "gradient_step": step,
+            "mse_mean": summary.mean[step].item(),
+            "mse_median": summary.median[step].item(),
+            "ci95_low": summary.ci95_low[step].item(),
+            "ci95_high": summary.ci95_high[step].item(),
+            "seed_std": summary.seed_std[step].item(),
+            "n_tasks": n_tasks,
+            "n_seeds": n_seeds,
+            "n_diverged": int(summary.n_diverged[step]),
+        }
+        for step in range(n_steps)
+    ]
 
 
 def own_shots(table: pd.DataFrame, query_points: int) -> pd.DataFrame:
@@ -166,10 +181,10 @@ def headline_metrics(
         by_step = group.set_index("gradient_step")["mse_mean"]
         wanted = dict.fromkeys((0, 1, trained_steps.get(str(method), last), last))
         steps = [step for step in wanted if step in by_step.index]
-        metrics[f"{method}_k{shots}"] = {f"mse_step{step}": _finite(float(by_step[step])) for step in steps}
+        metrics[f"{method}_k{shots}"] = {f"mse_step{step}": finite(float(by_step[step])) for step in steps}
     return {"sinusoid": metrics}
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
     """Return the value to four places; None, which JSON can hold, where all tasks have diverged."""
     return round(value, 4) if math.isfinite(value) else None
