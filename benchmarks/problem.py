@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from metalib.losses import Episode, mean_squared_error
-from metalib.meta_training.objectives import Objective, query_loss_after_adaptation
+from metalib.losses import Episode, MeanSquaredError
+from metalib.meta_training.objectives import Objective, QueryLossAfterAdaptation
 from metalib.networks import MLP
 from metalib.randomness import generator
 from metalib.tasks import Sinusoid
@@ -49,8 +49,8 @@ class Problem:
 
     def objective(self) -> Objective:
         """Return what metalib minimises."""
-        loss = mean_squared_error(MLP(self.sizes).network())
-        return query_loss_after_adaptation(loss, GradientDescent(self.inner_rate), self.inner_steps)
+        loss = MeanSquaredError(MLP(self.sizes).network())
+        return QueryLossAfterAdaptation(loss, GradientDescent(self.inner_rate), self.inner_steps)
 
 
 def initial_theta(problem: Problem) -> Tensor:

@@ -1,6 +1,7 @@
 """Losses as functions ``(theta, batch) -> scalar`` of one task, and the data they are given."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -61,29 +62,33 @@ def draw_order(generator: torch.Generator, shape: tuple[int, ...], steps: int, s
     return torch.rand(*shape, steps, n_support, generator=generator).argsort(dim=-1)[..., :size]
 
 
-def mean_squared_error(network: Network) -> Loss:
-    """Return ``L(theta, (x, y)) = mean_i |f_theta(x_i) - y_i|^2`` for a regression network.
+@dataclass(frozen=True)
+class MeanSquaredError:
+    """``L(theta, (x, y)) = mean |f_theta(x_i) - y_i|^2`` over the examples and outputs of a regression network f.
 
     The paper prints a sum over the K examples and calls it a mean; the mean is used here, so that one
     inner rate serves every K.
     """
 
-    def loss(theta: Tensor, batch: Batch) -> Tensor:
-        return torch.mean((network(theta, batch.x) - batch.y) ** 2)
+    network: Network
 
-    return loss
+    def __call__(self, theta: Tensor, batch: Batch) -> Tensor:
+        """Return the loss of one task, a scalar; ``theta`` ``[n_parameters]``."""
+        return torch.mean((self.network(theta, batch.x) - batch.y) ** 2)
 
 
-def cross_entropy(network: Network) -> Loss:
-    """Return ``L(theta, (x, y)) = -mean_i log softmax(f_theta(x_i))[y_i]``, the cross-entropy over N classes.
+@dataclass(frozen=True)
+class CrossEntropy:
+    """``L(theta, (x, y)) = -mean_i log softmax(f_theta(x_i))[y_i]``, the cross-entropy over N classes.
 
     The talk prints ``y log f - (1 - y) log(1 - f)``, which rewards wrong answers; see docs/talk-errata.md.
     """
 
-    def loss(theta: Tensor, batch: Batch) -> Tensor:
-        return nn.functional.cross_entropy(network(theta, batch.x), batch.y)
+    network: Network
 
-    return loss
+    def __call__(self, theta: Tensor, batch: Batch) -> Tensor:
+        """Return the loss of one task, a scalar; ``theta`` ``[n_parameters]``."""
+        return nn.functional.cross_entropy(self.network(theta, batch.x), batch.y)
 
 
 def error_rate(network: Network) -> Loss:
@@ -98,7 +103,7 @@ def error_rate(network: Network) -> Loss:
 
 
 LOSSES: dict[str, Callable[[Network], Loss]] = {
-    "mean_squared_error": mean_squared_error,
-    "cross_entropy": cross_entropy,
+    "mean_squared_error": MeanSquaredError,
+    "cross_entropy": CrossEntropy,
 }
 """Losses that training minimises, by the name that artefacts store."""

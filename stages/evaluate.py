@@ -8,7 +8,7 @@ from torch import Tensor
 
 from metalib.config import EvaluateSettings
 from metalib.evaluation import adaptation_scores, choose_rate, predictions
-from metalib.losses import Batch, Loss, mean_squared_error
+from metalib.losses import Batch, Loss, MeanSquaredError
 from metalib.score_files import ILLUSTRATION_SCHEMA, RATES_SCHEMA, Scores, save_scores
 from metalib.storage import StorageError, save_tensors, write_checked_json
 from metalib.tasks.dataset import TaskSet, first_points, load_task_set
@@ -63,7 +63,7 @@ def evaluate(
     method = TrainedMethod.load(path)
     test = load_task_set(dataset / "test.safetensors")
     illustrations = load_task_set(dataset / "illustrations.safetensors")
-    loss = mean_squared_error(method.architecture.network())
+    loss = MeanSquaredError(method.architecture.network())
     if method.method == "oracle":
         return _evaluate_oracle(method, loss, test, shots), {}, {}
     rule, rates = _rule(settings, method, loss, dataset, shots)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metalib.config import Params
 from metalib.evaluation import adaptation_scores
-from metalib.losses import mean_squared_error
+from metalib.losses import MeanSquaredError
 from metalib.randomness import generator
 from metalib.score_files import RATES_SCHEMA, ConditionScores, save_condition_scores
 from metalib.storage import StorageError, read_checked_json
@@ -115,7 +115,7 @@ def score(run: Run, method: TrainedMethod, rate: float | None, tasks: TaskSet, c
     """Return the errors of every seed, task and gradient step, ``[seed, task, gradient_step]``."""
     control.advance(0)
     rule = rule_at_test(method, rate)
-    loss = mean_squared_error(method.architecture.network())
+    loss = MeanSquaredError(method.architecture.network())
     support = tasks.shots(run.params.ablation.shots)
     fast, steps = evaluation_rule(rule, run.machine), run.params.evaluate.gradient_steps
     (values,) = adaptation_scores(loss, fast, method.phi, support, [tasks.query], steps)

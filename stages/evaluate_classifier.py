@@ -10,7 +10,7 @@ import typer
 from torch import Tensor
 
 from metalib.evaluation import adaptation_scores, best_rate, final_scores, gate_quantiles
-from metalib.losses import Batch, Episode, cross_entropy, error_rate
+from metalib.losses import Batch, CrossEntropy, Episode, error_rate
 from metalib.metric_learning import prototype_predictions
 from metalib.networks import Architecture, with_new_head
 from metalib.score_files import (
@@ -221,7 +221,7 @@ def evaluate(run: Run, subject: Subject, rate: float | None, control: Control) -
     }
     gates = {}
     if isinstance(rule, LSTMRule) and subject.index == 0:
-        loss, support = cross_entropy(architecture.network()), _first(test.support, GATE_EPISODES)
+        loss, support = CrossEntropy(architecture.network()), _first(test.support, GATE_EPISODES)
         gates = gate_quantiles(loss, rule, phi[0], support, method.inner_steps, QUANTILES)
     return _found(method, subject, rule, test, predicted, beside, gates)
 
@@ -243,7 +243,7 @@ def _final_errors(
     most = run.params.evaluate_classifier.gradient_steps
     steps = min(method.inner_steps, most) if isinstance(method.rule, LSTMRule) else most
     network = architecture.network()
-    loss, score = cross_entropy(network), error_rate(network)
+    loss, score = CrossEntropy(network), error_rate(network)
     return final_scores(loss, rule, phi, episodes.support, episodes.query, steps, score, EPISODES_AT_ONCE, count)
 
 
@@ -288,7 +288,7 @@ def _predictions(
     def predicted_class(theta: Tensor, batch: Batch) -> Tensor:
         return network(theta, batch.x).argmax(-1)
 
-    loss = cross_entropy(network)
+    loss = CrossEntropy(network)
     (predicted,) = adaptation_scores(
         loss, rule, phi, test.support, [test.query], steps, predicted_class, EPISODES_AT_ONCE, count
     )

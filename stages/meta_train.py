@@ -8,9 +8,9 @@ import torch
 import typer
 
 from metalib.config import MetaTrainLSTMSettings, MetaTrainSettings, Params
-from metalib.losses import Episode, MinibatchEpisode, draw_order, mean_squared_error
+from metalib.losses import Episode, MeanSquaredError, MinibatchEpisode, draw_order
 from metalib.meta_parameters import join
-from metalib.meta_training.objectives import query_loss_after_adaptation
+from metalib.meta_training.objectives import QueryLossAfterAdaptation
 from metalib.meta_training.supervised import stack_seeds
 from metalib.networks import MLP
 from metalib.randomness import generator
@@ -19,8 +19,9 @@ from metalib.tasks.dataset import load_distribution
 from metalib.trained_method import TrainedMethod, versions
 from stages.curves import mean_curve, write_curves
 from stages.jobs import Control, Job, run_jobs, worker_count
+from stages.mlp_kernel import mlp_compilation, with_mlp_kernel
 from stages.running import PARAMS, ParamsOption, stage
-from stages.training import SMALL_LEARNER, Trainer, initial_omegas, initial_thetas, outer_adam, training
+from stages.training import Trainer, initial_omegas, initial_thetas, outer_adam, training
 from stages.update_rules import MetaLearner, compilation, trainer_rule, update_rule
 
 Settings = MetaTrainSettings | MetaTrainLSTMSettings
@@ -38,13 +39,13 @@ def main(
     adaptation, mean over seeds, against meta-steps).
     """
     with stage(f"meta_train@sinusoid-{method}", params) as run:
-        settings = _settings(run.params, method)
+        settings, network = _settings(run.params, method), architecture_of(run.params)
         with (
             training(
                 run,
                 settings.meta_steps,
                 _determinants(run.params, method, dataset),
-                compilation(settings, SMALL_LEARNER),
+                compilation(settings, mlp_compilation([network], settings.inner_steps, settings.shots)),
             ) as trainer,
             run.output(output) as folder,
         ):
@@ -116,10 +117,10 @@ def meta_train(
     ``prefix`` begins the name of the saved state, where a stage trains several learners of one K.
     """
     settings = _settings(params, method)
-    architecture = _architecture(params)
+    architecture = architecture_of(params)
     rule, backend = trainer_rule(settings, trainer)
-    objective = query_loss_after_adaptation(
-        mean_squared_error(architecture.network()), rule, settings.inner_steps, settings.learned_start
+    objective = QueryLossAfterAdaptation(
+        MeanSquaredError(architecture.network()), rule, settings.inner_steps, settings.learned_start
     )
     theta = initial_thetas(architecture, seeds, params.network.initial_std)
     phi = join(theta, initial_omegas(rule, seeds))
@@ -129,7 +130,9 @@ def meta_train(
 
     adam = outer_adam(settings.learning_rate, settings.decay, settings.meta_steps, settings.clip_norm)
     name = prefix + "-".join([f"k{shots}", *(f"seed{seed}" for seed in seeds)])
-    return trainer.run(name, objective, adam, phi, draw, settings.meta_steps, seeds, control, backend)
+    return trainer.run(
+        name, objective, adam, phi, draw, settings.meta_steps, seeds, control, with_mlp_kernel(backend, trainer)
+    )
 
 
 def _draw(
@@ -145,7 +148,8 @@ def _draw(
     return MinibatchEpisode(*episodes, draw_order(numbers, shape, settings.inner_steps, settings.inner_batch, shots))
 
 
-def _architecture(params: Params) -> MLP:
+def architecture_of(params: Params) -> MLP:
+    """Return the learner's network."""
     return MLP((1, *params.network.hidden, 1))
 
 
@@ -156,7 +160,7 @@ def trained_method(
     settings = _settings(params, method)
     return TrainedMethod(
         method=method,
-        architecture=_architecture(params),
+        architecture=architecture_of(params),
         loss="mean_squared_error",
         phi=phi,
         seeds=settings.seeds,

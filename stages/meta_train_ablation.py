@@ -15,7 +15,8 @@ from metalib.trained_method import TrainedMethod
 from stages.ablation import ALL_TASKS, Variant, variants
 from stages.curves import mean_curve, write_curves
 from stages.jobs import Control, Job, run_jobs, worker_count
-from stages.meta_train import meta_train, trained_method
+from stages.meta_train import architecture_of, meta_train, trained_method
+from stages.mlp_kernel import mlp_compilation
 from stages.running import PARAMS, ParamsOption, stage
 from stages.training import Trainer, training
 from stages.update_rules import MetaLearner
@@ -33,17 +34,20 @@ def main(
     """
     with stage("meta_train_ablation", params) as run:
         settings = run.params.ablation
+        # Largest first, so that no worker is left alone with the longest.
+        distinct = set(variants(run.params).values())
+        wanted = sorted(distinct, key=lambda v: (-v.n_weights, v.training_tasks or 0, v.hidden))
+        networks = [architecture_of(params_of(run.params, variant)) for variant in wanted]
         with (
-            training(run, settings.meta_steps, _determinants(run.params, dataset)) as trainer,
+            training(
+                run,
+                settings.meta_steps,
+                _determinants(run.params, dataset),
+                mlp_compilation(networks, run.params.meta_train.inner_steps, (settings.shots,)),
+            ) as trainer,
             run.output(output) as folder,
         ):
             family = load_distribution(dataset)
-            # Largest first, so that no worker is left alone with the longest; those that share a program last, when
-            # it has been compiled.
-            wanted = sorted(
-                set(variants(run.params).values()),
-                key=lambda v: (v.training_tasks is not None, -v.n_weights, v.training_tasks or 0),
-            )
             cases = [(variant, seed) for seed in settings.seeds for variant in wanted]
             jobs = [
                 Job(

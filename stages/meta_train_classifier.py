@@ -13,9 +13,9 @@ from metalib.config import (
     MetaTrainClassifierSettings,
     Params,
 )
-from metalib.losses import Episode, MinibatchEpisode, cross_entropy, draw_order
+from metalib.losses import CrossEntropy, Episode, MinibatchEpisode, draw_order
 from metalib.meta_parameters import join
-from metalib.meta_training.objectives import query_loss_after_adaptation
+from metalib.meta_training.objectives import QueryLossAfterAdaptation
 from metalib.meta_training.supervised import stack_seeds
 from metalib.randomness import generator
 from metalib.tasks.image_classes import ImageClasses
@@ -117,8 +117,8 @@ def meta_train(
     here = settings.at(*condition)
     architecture = image_network(params.image_network, tasks.image_shape, condition.way)
     rule, backend = trainer_rule(here.rule, trainer)
-    objective = query_loss_after_adaptation(
-        cross_entropy(architecture.network()), rule, here.inner_steps, here.rule.learned_start
+    objective = QueryLossAfterAdaptation(
+        CrossEntropy(architecture.network()), rule, here.inner_steps, here.rule.learned_start
     )
     theta = initial_thetas(architecture, (seed,), params.image_network.initial_std)
     classes = load_classes(dataset, "train")

@@ -9,9 +9,9 @@ import torch
 import typer
 
 from metalib.config import Params
-from metalib.losses import Batch, mean_squared_error
+from metalib.losses import Batch, MeanSquaredError
 from metalib.meta_training.adam import Adam
-from metalib.meta_training.objectives import loss_without_adaptation
+from metalib.meta_training.objectives import LossWithoutAdaptation
 from metalib.meta_training.supervised import stack_seeds
 from metalib.networks import MLP
 from metalib.randomness import generator
@@ -20,6 +20,7 @@ from metalib.tasks.dataset import load_distribution
 from metalib.trained_method import TrainedMethod, versions
 from stages.curves import write_curves
 from stages.jobs import Control, Job, run_jobs
+from stages.mlp_kernel import mlp_compilation, with_mlp_kernel
 from stages.running import PARAMS, ParamsOption, stage
 from stages.training import Trainer, initial_thetas, training
 
@@ -46,7 +47,12 @@ def main(
     """
     with (
         stage(f"train_baseline@sinusoid-{method}", params) as run,
-        training(run, run.params.train_baseline.steps, _determinants(run.params, method, dataset)) as trainer,
+        training(
+            run,
+            run.params.train_baseline.steps,
+            _determinants(run.params, method, dataset),
+            mlp_compilation([_architecture(run.params, method)]),
+        ) as trainer,
         run.output(output) as folder,
     ):
         settings = run.params.train_baseline
@@ -90,7 +96,7 @@ def train_baseline(
     """Train one baseline for all seeds; return theta ``[seeds, n_parameters]`` and the training curve."""
     settings = params.train_baseline
     architecture = _architecture(params, method)
-    objective = loss_without_adaptation(mean_squared_error(architecture.network()))
+    objective = LossWithoutAdaptation(MeanSquaredError(architecture.network()))
     theta = initial_thetas(architecture, settings.seeds, params.network.initial_std)
 
     def draw(first: int, count: int) -> Batch:
@@ -104,7 +110,8 @@ def train_baseline(
         return stack_seeds(batches, trainer.device)
 
     adam = Adam(settings.learning_rate)
-    return trainer.run(method, objective, adam, theta, draw, steps, settings.seeds, control, trainer.loop_backend())
+    backend = with_mlp_kernel(trainer.loop_backend(), trainer)
+    return trainer.run(method, objective, adam, theta, draw, steps, settings.seeds, control, backend)
 
 
 def _architecture(params: Params, method: Method) -> MLP:

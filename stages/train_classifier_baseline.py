@@ -9,9 +9,9 @@ import torch
 import typer
 
 from metalib.config import Params
-from metalib.losses import Batch, Episode, cross_entropy
+from metalib.losses import Batch, CrossEntropy, Episode
 from metalib.meta_training.adam import Adam
-from metalib.meta_training.objectives import Objective, loss_without_adaptation
+from metalib.meta_training.objectives import LossWithoutAdaptation, Objective
 from metalib.meta_training.supervised import DrawChunk, stack_seeds
 from metalib.metric_learning import prototypical_loss
 from metalib.networks import Architecture
@@ -121,7 +121,7 @@ def train_baseline(
     theta = initial_thetas(architecture, (seed,), params.image_network.initial_std)
     objective: Objective
     if condition is None:
-        objective = loss_without_adaptation(cross_entropy(architecture.network()))
+        objective = LossWithoutAdaptation(CrossEntropy(architecture.network()))
         draw = _draw_images(classes, settings.images, seed, trainer)
     else:
         objective = prototypical_loss(architecture.network(), condition.way)

@@ -18,8 +18,8 @@ from benchmarks.measure import TOLERANCE, DisagreementError, contender, time_cal
 from benchmarks.problem import Problem, draw_episodes, initial_theta, to_layers, to_theta
 from benchmarks.processes import MeasurementError, measure
 from benchmarks.summaries import rounded, summarise
-from metalib.losses import mean_squared_error
-from metalib.meta_training.objectives import query_loss_after_adaptation
+from metalib.losses import MeanSquaredError
+from metalib.meta_training.objectives import QueryLossAfterAdaptation
 from metalib.meta_training.supervised import meta_gradient as metalib_gradient
 from metalib.networks import MLP
 from metalib.update_rules import GradientDescent
@@ -84,8 +84,8 @@ class FirstOrder(Problem):
     """The paper's meta-step without second derivatives."""
 
     def objective(self):
-        loss = mean_squared_error(MLP(self.sizes).network())
-        return query_loss_after_adaptation(loss, GradientDescent(self.inner_rate, first_order=True), self.inner_steps)
+        loss = MeanSquaredError(MLP(self.sizes).network())
+        return QueryLossAfterAdaptation(loss, GradientDescent(self.inner_rate, first_order=True), self.inner_steps)
 
 
 @pytest.mark.parametrize("other", [FirstOrder(), Problem(inner_rate=0.0101), Problem(outer_rate=0.00101)])

@@ -9,10 +9,10 @@ from metalib.compilation import CompilationError, can_compile, compile_scan, obs
 from metalib.compilation.cancel_concatenation import cancel_concatenation
 from metalib.compilation.repeat import at
 from metalib.compilation.small_matmul import small_matmul
-from metalib.losses import mean_squared_error
+from metalib.losses import MeanSquaredError
 from metalib.meta_training.adam import Adam
-from metalib.meta_training.objectives import query_loss_after_adaptation
-from metalib.meta_training.supervised import initial_state, meta_step, stack_seeds, train
+from metalib.meta_training.objectives import QueryLossAfterAdaptation
+from metalib.meta_training.supervised import MetaStep, initial_state, stack_seeds, train
 from metalib.networks import MLP
 from metalib.randomness import generator
 from metalib.tasks import Sinusoid
@@ -20,11 +20,11 @@ from metalib.update_rules import GradientDescent
 
 SEEDS = (0, 1)
 ARCHITECTURE = MLP((1, 12, 9, 1))
-LOSS = mean_squared_error(ARCHITECTURE.network())
+LOSS = MeanSquaredError(ARCHITECTURE.network())
 
 
 def objective(inner_steps=1, first_order=False):
-    return query_loss_after_adaptation(LOSS, GradientDescent(0.05, first_order), inner_steps)
+    return QueryLossAfterAdaptation(LOSS, GradientDescent(0.05, first_order), inner_steps)
 
 
 def draw(first, count):
@@ -37,7 +37,7 @@ def start():
 
 
 def step_of(an_objective):
-    return lambda state, now: meta_step(an_objective, Adam(), state, now)
+    return MetaStep(an_objective, Adam())
 
 
 @pytest.fixture(scope="module", name="folder")
@@ -65,9 +65,7 @@ def test_compiled_equals_eager_to_rounding(program):
 def test_a_cosine_of_the_learning_rate_is_part_of_the_program(folder, program):
     data = draw(0, 20)
 
-    def step(state, now):
-        return meta_step(objective(), Adam(cosine_steps=20), state, now)
-
+    step = MetaStep(objective(), Adam(cosine_steps=20))
     state, _ = compile_scan(step, start(), at(data, 0), folder)(start(), data)
     expected, _ = repeat_eagerly(step, start(), data)(start(), data)
     torch.testing.assert_close(state.phi, expected.phi, rtol=0, atol=2e-5)

@@ -3,7 +3,7 @@ import torch
 
 from metalib.adaptation import adapt
 from metalib.evaluation import adaptation_scores, choose_rate, final_scores, predictions
-from metalib.losses import Batch, mean_squared_error
+from metalib.losses import Batch, MeanSquaredError
 from metalib.networks import MLP
 from metalib.randomness import generator
 from metalib.storage import StorageError
@@ -13,7 +13,7 @@ from metalib.trained_method import Learner
 from metalib.update_rules import GradientDescent
 
 ARCHITECTURE = MLP((1, 8, 1))
-LOSS = mean_squared_error(ARCHITECTURE.network())
+LOSS = MeanSquaredError(ARCHITECTURE.network())
 RULE = GradientDescent(0.02)
 
 

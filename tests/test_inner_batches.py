@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from metalib.losses import Batch, Episode, MinibatchEpisode, draw_order, mean_squared_error
-from metalib.meta_training.objectives import query_loss_after_adaptation
+from metalib.losses import Batch, Episode, MeanSquaredError, MinibatchEpisode, draw_order
+from metalib.meta_training.objectives import QueryLossAfterAdaptation
 from metalib.meta_training.supervised import meta_gradient
 from metalib.networks import MLP
 from metalib.randomness import generator
@@ -12,7 +12,7 @@ from metalib.tasks import Sinusoid
 from metalib.update_rules import GradientDescent
 
 ARCHITECTURE = MLP((1, 6, 1))
-LOSS = mean_squared_error(ARCHITECTURE.network())
+LOSS = MeanSquaredError(ARCHITECTURE.network())
 RULE = GradientDescent(0.02)
 
 
@@ -49,7 +49,7 @@ def test_parts_are_taken_in_the_order_given():
 def test_parts_that_are_the_whole_change_nothing():
     whole = episodes(1, 4)
     order = torch.arange(6).expand(1, 4, 3, 6)
-    objective = query_loss_after_adaptation(LOSS, RULE, 3)
+    objective = QueryLossAfterAdaptation(LOSS, RULE, 3)
     expected = meta_gradient(objective, theta()[None], whole)
     found = meta_gradient(objective, theta()[None], MinibatchEpisode(whole.support, whole.query, order))
     for a, b in zip(found, expected, strict=True):
@@ -63,6 +63,6 @@ def test_each_step_descends_on_its_own_part():
         part = Batch(episode.support.x[row], episode.support.y[row])
         at = at - 0.02 * torch.func.grad(LOSS)(at, part)
     expected = LOSS(at, episode.query)
-    objective = query_loss_after_adaptation(LOSS, RULE, 2)
+    objective = QueryLossAfterAdaptation(LOSS, RULE, 2)
     torch.testing.assert_close(objective(theta(), MinibatchEpisode(episode.support, episode.query, order)), expected)
     assert not torch.allclose(objective(theta(), Episode(*episode)), expected)

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from metalib.losses import mean_squared_error
+from metalib.losses import MeanSquaredError
 from metalib.meta_training import supervised
 from metalib.meta_training.adam import Adam
 from metalib.meta_training.divergence import DivergenceError
-from metalib.meta_training.objectives import loss_without_adaptation, query_loss_after_adaptation
+from metalib.meta_training.objectives import LossWithoutAdaptation, QueryLossAfterAdaptation
 from metalib.meta_training.supervised import initial_state, meta_gradient, stack_seeds, train
 from metalib.networks import MLP
 from metalib.randomness import generator
@@ -13,8 +13,8 @@ from metalib.tasks import Sinusoid
 from metalib.update_rules import GradientDescent
 
 ARCHITECTURE = MLP((1, 10, 1))
-LOSS = mean_squared_error(ARCHITECTURE.network())
-OBJECTIVE = query_loss_after_adaptation(LOSS, GradientDescent(0.01), 1)
+LOSS = MeanSquaredError(ARCHITECTURE.network())
+OBJECTIVE = QueryLossAfterAdaptation(LOSS, GradientDescent(0.01), 1)
 
 
 def phi(seeds):
@@ -76,8 +76,8 @@ def test_the_meta_gradient_is_the_mean_over_tasks():
 def test_without_inner_steps_it_is_plain_training():
     theta = phi((0,))
     data = Sinusoid().draw_episodes(generator(0, "x"), (1, 4), 5, 5)
-    no_steps = query_loss_after_adaptation(LOSS, GradientDescent(0.01), 0)
-    expected = meta_gradient(loss_without_adaptation(LOSS), theta, data.query)
+    no_steps = QueryLossAfterAdaptation(LOSS, GradientDescent(0.01), 0)
+    expected = meta_gradient(LossWithoutAdaptation(LOSS), theta, data.query)
     assert all(torch.equal(a, b) for a, b in zip(meta_gradient(no_steps, theta, data), expected, strict=True))
 
 

@@ -3,7 +3,7 @@ import torch
 
 import metalib
 from metalib import MLP, GradientDescent, TrainedMethod
-from metalib.losses import Batch, mean_squared_error
+from metalib.losses import Batch, MeanSquaredError
 from metalib.randomness import generator
 
 
@@ -35,7 +35,7 @@ def test_saved_and_loaded_learners_predict_the_same(method, tmp_path):
 def test_adapting_is_gradient_descent_on_the_support(method):
     x, y = support()
     theta = method.phi[0].clone().requires_grad_()
-    loss = mean_squared_error(method.architecture.network())
+    loss = MeanSquaredError(method.architecture.network())
     (gradient,) = torch.autograd.grad(loss(theta, Batch(x, y)), theta)
     expected = method.architecture.network()(theta - 0.05 * gradient, x)
     torch.testing.assert_close(method.learner(0).adapt(x, y, steps=1)(x), expected)

@@ -1,6 +1,10 @@
-"""Which of the project's modules a module imports, directly or through others; what a DVC stage must depend on."""
+"""Which of the project's files a module needs: modules it imports, directly or through others, and their C++ sources.
+
+That is what a DVC stage must depend on.
+"""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -19,8 +23,9 @@ def import_closure(module: str, root: Path) -> set[Path]:
         path = _file(name, root)
         if path is None or path in found:
             continue
-        found.add(path)
-        waiting += _imported_names((root / path).read_text())
+        source = (root / path).read_text()
+        found |= {path, *_cpp_sources(source, path, root)}
+        waiting += _imported_names(source)
         waiting += [name.rpartition(".")[0]]
     return found
 
@@ -33,6 +38,13 @@ def _file(module: str, root: Path) -> Path | None:
         if (root / candidate).is_file():
             return candidate
     return None
+
+
+def _cpp_sources(source: str, path: Path, root: Path) -> list[Path]:
+    """Return the C++ files beside a module that it names, in full or as the suffix of its own name."""
+    strings = {n.value for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    named = [path.with_suffix(s) if s == ".cpp" else path.with_name(s) for s in strings if re.fullmatch(r"\w*\.cpp", s)]
+    return [file for file in named if (root / file).is_file()]
 
 
 def _imported_names(source: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from benchmarks.few_shot.torch_layers import MetaGradient, by_loop, by_vmap
 from metalib.compilation import compile_scan, repeat_eagerly
 from metalib.compilation.repeat import Program, Step, at
 from metalib.losses import Episode
-from metalib.meta_training.supervised import TrainingState, meta_step
+from metalib.meta_training.supervised import MetaStep, TrainingState
 from metalib.update_rules import LSTMRule, UpdateRule
 from metalib.update_rules.fused_lstm import fused
 
@@ -53,7 +52,7 @@ def _metalib_fused(problem: Problem, folder: Path) -> Step:
 
 def step_with_rule(problem: Problem, rule: UpdateRule) -> Step:
     """Return metalib's meta-step, with a rule that computes what the problem's does."""
-    return partial(meta_step, problem.objective(rule), problem.adam)
+    return MetaStep(problem.objective(rule), problem.adam)
 
 
 def _torch_vmap(problem: Problem, folder: Path) -> Step:

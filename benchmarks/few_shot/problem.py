@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from metalib.losses import Batch, Episode, Loss, cross_entropy, mean_squared_error
+from metalib.losses import Batch, CrossEntropy, Episode, Loss, MeanSquaredError
 from metalib.meta_parameters import join
 from metalib.meta_training.adam import Adam
-from metalib.meta_training.objectives import Objective, query_loss_after_adaptation
+from metalib.meta_training.objectives import Objective, QueryLossAfterAdaptation
 from metalib.meta_training.supervised import TrainingState, initial_state
 from metalib.networks import MLP, Conv4
 from metalib.randomness import generator
@@ -76,8 +76,8 @@ class Problem:
     def objective(self, rule: UpdateRule) -> Objective:
         """Return what metalib minimises; ``rule`` is the problem's or a faster one that computes the same."""
         network = self.architecture.network()
-        loss: Loss = mean_squared_error(network) if self.learner == "mlp" else cross_entropy(network)
-        return query_loss_after_adaptation(loss, rule, self.inner_steps)
+        loss: Loss = MeanSquaredError(network) if self.learner == "mlp" else CrossEntropy(network)
+        return QueryLossAfterAdaptation(loss, rule, self.inner_steps)
 
     def parts(self) -> list[slice]:
         """Return where in phi each of the learner's parameters lies, and omega where there is one."""

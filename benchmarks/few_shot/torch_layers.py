@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy as torch_cross_entropy
 from torch.utils._pytree import tree_map
 
 from benchmarks.few_shot.problem import Problem
-from metalib.losses import cross_entropy
-from metalib.meta_training.objectives import query_loss_after_adaptation
+from metalib.losses import CrossEntropy
+from metalib.meta_training.objectives import QueryLossAfterAdaptation
 from metalib.networks import Network
 
 MetaGradient = Callable[[Tensor, Any], tuple[Tensor, Tensor]]
@@ -78,7 +78,7 @@ def by_vmap(problem: Problem) -> MetaGradient:
     normalisation, whose saved statistics it takes for constants.
     """
     network, order = Network(_module(problem)), torch_order(problem)
-    objective = query_loss_after_adaptation(cross_entropy(network), problem.rule, problem.inner_steps)
+    objective = QueryLossAfterAdaptation(CrossEntropy(network), problem.rule, problem.inner_steps)
 
     each_task = vmap(grad_and_value(objective), in_dims=(None, 0))
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-FLAGS = ("-O3", "-march=native", "-std=c++20", "-fPIC", "-shared", "-Wno-psabi")
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-std=c++20", "-fPIC", "-shared", "-Wno-psabi")
+HEADERS = Path(__file__).parent
 
 
 NO_COMPILER = "no C++ compiler found (Debian and Ubuntu: apt-get install g++)"
@@ -41,7 +42,7 @@ def load(
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)
         partial = library.with_suffix(f".{os.getpid()}.partial")
-        command = [cxx, *FLAGS, str(source), *extra_flags, "-o", str(partial)]
+        command = [cxx, *FLAGS, f"-I{HEADERS}", str(source), *extra_flags, "-o", str(partial)]
         if subprocess.run(command, capture_output=True, check=False).returncode != 0:
             partial.unlink(missing_ok=True)
             return None
@@ -50,8 +51,9 @@ def load(
 
 
 def machine_key(source: Path) -> str:
-    """Return what compiled code depends on: its source, headers beside it, and the machine, for folders are shared."""
-    text = "".join(path.read_text() for path in (source, *sorted(source.parent.glob("*.h"))))
+    """Return what compiled code depends on: its source, the headers, and the machine, for folders are shared."""
+    headers = [path for folder in (HEADERS, source.parent) for path in sorted(folder.glob("*.h"))]
+    text = "".join(path.read_text() for path in (source, *headers))
     cpu_info = Path("/proc/cpuinfo")
     lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
     features = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())

@@ -53,13 +53,19 @@ class Adam:
     def update(self, gradient: Tensor, state: AdamState, parameters: Tensor) -> tuple[Tensor, AdamState]:
         """Return parameters and state after one step; all shapes as ``parameters``."""
         gradient = gradient if self.clip_norm is None else _clip(gradient, self.clip_norm)
-        step = state.step + 1
         first = self.beta1 * state.first + (1 - self.beta1) * gradient
         second = self.beta2 * state.second + (1 - self.beta2) * gradient * gradient
-        rate = (self._rate(state.step) / (1 - self.beta1**step)).to(parameters.dtype)
-        second_correction = torch.sqrt(1 - self.beta2**step).to(parameters.dtype)
-        denominator = torch.sqrt(second) / second_correction + self.epsilon
-        return parameters - rate * first / denominator, AdamState(first, second, step)
+        rate, correction = (number.to(parameters.dtype) for number in self.corrections(state.step))
+        denominator = torch.sqrt(second) / correction + self.epsilon
+        return parameters - rate * first / denominator, AdamState(first, second, state.step + 1)
+
+    def corrections(self, done: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``learning_rate / (1 - beta1^t)`` and ``sqrt(1 - beta2^t)`` of the step t that follows ``done`` steps.
+
+        Elementwise, for ``done`` of any shape.
+        """
+        step = done + 1
+        return self._rate(done) / (1 - self.beta1**step), torch.sqrt(1 - self.beta2**step)
 
     def _rate(self, done: Tensor) -> Tensor | float:
         """Return the learning rate after ``done`` steps."""

@@ -1,6 +1,7 @@
 """What an outer loop minimises: a scalar of the meta-parameters phi and the data of one task."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -14,10 +15,9 @@ Objective = Callable[[Tensor, Any], Tensor]
 """``(phi [n_phi], data of one task) -> scalar``; pure, so that vmap and grad apply."""
 
 
-def query_loss_after_adaptation(
-    loss: Loss, rule: UpdateRule, inner_steps: int, learned_start: bool = True
-) -> Objective:
-    """Return the meta-learning objective, the query loss at theta_T (Finn et al. 2017, equation 1).
+@dataclass(frozen=True)
+class QueryLossAfterAdaptation:
+    """The meta-learning objective, the query loss at theta_T (Finn et al. 2017, equation 1).
 
     Args:
         loss: the task's loss.
@@ -26,19 +26,25 @@ def query_loss_after_adaptation(
         learned_start: False keeps theta_0 (the LSTM meta-learner's c_0) as it was drawn and learns omega alone.
     """
 
-    def objective(phi: Tensor, episode: Episode | MinibatchEpisode) -> Tensor:
-        theta, omega = split(phi, rule)
-        theta = theta if learned_start else theta.detach()
-        adapted = adapt(loss, rule, omega, theta, episode.inner_batches(inner_steps))[-1]
-        return loss(adapted, episode.query)
+    loss: Loss
+    rule: UpdateRule
+    inner_steps: int
+    learned_start: bool = True
 
-    return objective
+    def __call__(self, phi: Tensor, episode: Episode | MinibatchEpisode) -> Tensor:
+        """Return the query loss of one task; ``phi`` ``[n_phi]``."""
+        theta, omega = split(phi, self.rule)
+        theta = theta if self.learned_start else theta.detach()
+        adapted = adapt(self.loss, self.rule, omega, theta, episode.inner_batches(self.inner_steps))[-1]
+        return self.loss(adapted, episode.query)
 
 
-def loss_without_adaptation(loss: Loss) -> Objective:
-    """Return the loss at theta_0 itself: training over all tasks at once (pretrained, oracle)."""
+@dataclass(frozen=True)
+class LossWithoutAdaptation:
+    """The loss at theta_0 itself: training over all tasks at once (pretrained, oracle)."""
 
-    def objective(phi: Tensor, batch: Batch) -> Tensor:
-        return loss(phi, batch)
+    loss: Loss
 
-    return objective
+    def __call__(self, phi: Tensor, batch: Batch) -> Tensor:
+        """Return the loss of one task; ``phi`` is theta_0, ``[n_parameters]``."""
+        return self.loss(phi, batch)

@@ -1,6 +1,7 @@
 """The outer loop for labelled tasks: Adam on an objective averaged over a meta-batch of tasks."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -68,15 +69,11 @@ def train(
     Raises:
         DivergenceError: a loss is not finite; the message names step, seed and likely cause.
     """
-
-    def step(state: TrainingState, now: Any) -> tuple[TrainingState, Tensor]:
-        return meta_step(objective, adam, state, now)
-
     program = None
     for first in range(first_step, n_steps, chunk_steps):
         data = draw(first, min(chunk_steps, n_steps - first))
         if program is None:
-            program = backend(step, state, at(data, 0))
+            program = backend(MetaStep(objective, adam), state, at(data, 0))
         state, losses = program(state, data)
         refuse_divergence(losses, first, seeds)
         yield Chunk(state, first + len(losses), losses)
@@ -87,11 +84,23 @@ def initial_state(phi: Tensor, adam: Adam) -> TrainingState:
     return TrainingState(phi, adam.initial_state(phi))
 
 
-def meta_step(objective: Objective, adam: Adam, state: TrainingState, data: Any) -> tuple[TrainingState, Tensor]:
-    """Return the state after one meta-step and the loss before it, ``[seeds]``; ``data`` ``[seeds, tasks, ...]``."""
-    gradient, losses = meta_gradient(objective, state.phi, data)
-    phi, adam_state = adam.update(gradient, state.adam, state.phi)
-    return TrainingState(phi, adam_state), losses
+@dataclass(frozen=True)
+class MetaStep:
+    """A step of the outer loop; a value, so that a backend can see what it is to repeat.
+
+    Args:
+        objective: what is minimised, of one task.
+        adam: the optimiser's settings.
+    """
+
+    objective: Objective
+    adam: Adam
+
+    def __call__(self, state: TrainingState, data: Any) -> tuple[TrainingState, Tensor]:
+        """Return the state after one meta-step and the loss before it, ``[seeds]``; data ``[seeds, tasks, ...]``."""
+        gradient, losses = meta_gradient(self.objective, state.phi, data)
+        phi, adam_state = self.adam.update(gradient, state.adam, state.phi)
+        return TrainingState(phi, adam_state), losses
 
 
 def meta_gradient(objective: Objective, phi: Tensor, data: Any) -> tuple[Tensor, Tensor]:

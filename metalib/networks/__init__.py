@@ -4,10 +4,20 @@ from typing import Any
 
 from metalib.networks.architecture import Architecture
 from metalib.networks.images import Conv4, FullyConnected, with_new_head
-from metalib.networks.mlp import MLP
+from metalib.networks.mlp import MLP, MLPNetwork
 from metalib.networks.network import Network, View
 
-__all__ = ["MLP", "Architecture", "Conv4", "FullyConnected", "Network", "View", "from_dict", "with_new_head"]
+__all__ = [
+    "MLP",
+    "Architecture",
+    "Conv4",
+    "FullyConnected",
+    "MLPNetwork",
+    "Network",
+    "View",
+    "from_dict",
+    "with_new_head",
+]
 
 _KINDS: dict[str, Any] = {"mlp": MLP, "conv4": Conv4, "fully_connected": FullyConnected}
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -34,13 +35,9 @@ class MLP:
         """The number of outputs."""
         return self.sizes[-1]
 
-    def network(self) -> Network:
+    def network(self) -> "MLPNetwork":
         """Return the pure function ``(theta, x) -> y``, ``x`` ``[n, sizes[0]]``, ``y`` ``[n, sizes[-1]]``."""
-        layers: list[nn.Module] = []
-        with torch.device("meta"):
-            for n_in, n_out in zip(self.sizes[:-1], self.sizes[1:], strict=True):
-                layers += [nn.Linear(n_in, n_out), nn.ReLU()]
-        return Network(nn.Sequential(*layers[:-1]))
+        return MLPNetwork(self.sizes)
 
     def initial_theta(self, generator: torch.Generator, std: float) -> Tensor:
         """Draw theta ``[n_parameters]``: weights truncated normal at two ``std``, biases 0.
@@ -57,6 +54,18 @@ class MLP:
     def to_dict(self) -> dict[str, Any]:
         """Return the description as plain data; the inverse of :func:`metalib.networks.from_dict`."""
         return {"kind": "mlp", "sizes": list(self.sizes)}
+
+
+class MLPNetwork(Network):
+    """The function of an :class:`MLP`: theta holds, layer by layer, the weight ``[n_out, n_in]`` and the bias."""
+
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        layers: list[nn.Module] = []
+        with torch.device("meta"):
+            for n_in, n_out in pairwise(sizes):
+                layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+        super().__init__(nn.Sequential(*layers[:-1]))
+        self.sizes = sizes
 
 
 def truncated_normal(n: int, generator: torch.Generator) -> Tensor:

@@ -21,7 +21,7 @@
 #include <cstdlib>
 #include <memory>
 
-#include "vectors.h"
+#include "activations.h"
 
 // The tensors of a call, [seeds, tasks, ...], or their derivatives.
 struct Sizes { int64_t seeds, tasks, n, h, logits; };

@@ -7,14 +7,14 @@ import torch
 from torch.func import vmap
 
 from metalib.adaptation import adapt
-from metalib.losses import Batch, mean_squared_error
+from metalib.losses import Batch, MeanSquaredError
 from metalib.networks import MLP
 from metalib.randomness import generator
 from metalib.tasks import Sinusoid
 from metalib.update_rules import GradientDescent, LSTMRule, MetaSGD, ScheduledGradientDescent, from_dict
 
 ARCHITECTURE = MLP((1, 8, 1))
-LOSS = mean_squared_error(ARCHITECTURE.network())
+LOSS = MeanSquaredError(ARCHITECTURE.network())
 N_PARAMETERS = ARCHITECTURE.network().n_parameters
 RULES = {
     "gradient descent": GradientDescent(0.01),

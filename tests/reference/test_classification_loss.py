@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from metalib.adaptation import adapt
-from metalib.losses import Batch, cross_entropy, error_rate
+from metalib.losses import Batch, CrossEntropy, error_rate
 from metalib.networks import MLP
 from metalib.randomness import generator
 from metalib.update_rules import GradientDescent
@@ -34,7 +34,7 @@ def error_after_training(loss):
 
 
 def test_cross_entropy_learns_what_the_printed_loss_cannot_in_either_direction():
-    assert error_after_training(cross_entropy(NETWORK)) < 0.02
+    assert error_after_training(CrossEntropy(NETWORK)) < 0.02
     # Lowered, it drives every f to 0; raised, every f to 1: one class is always wrong.
     assert error_after_training(printed) > 0.4
     assert error_after_training(lambda theta, batch: -printed(theta, batch)) > 0.4
@@ -46,7 +46,7 @@ def test_cross_entropy_is_minus_y_log_f_minus_1_minus_y_log_1_minus_f():
     f = torch.softmax(NETWORK(theta, batch.x), dim=-1)[:, 1]
     y = batch.y.double()
     expected = -(y * f.log() + (1 - y) * (1 - f).log()).mean()
-    torch.testing.assert_close(cross_entropy(NETWORK)(theta, batch), expected)
+    torch.testing.assert_close(CrossEntropy(NETWORK)(theta, batch), expected)
 
 
 def test_an_output_that_is_no_number_is_an_error():

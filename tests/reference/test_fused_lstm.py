@@ -9,9 +9,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from metalib.adaptation import adapt
 from metalib.compilation import can_compile, obstacle
-from metalib.losses import Batch, Episode, mean_squared_error
+from metalib.losses import Batch, Episode, MeanSquaredError
 from metalib.meta_parameters import join
-from metalib.meta_training.objectives import query_loss_after_adaptation
+from metalib.meta_training.objectives import QueryLossAfterAdaptation
 from metalib.meta_training.supervised import meta_gradient, stack_seeds
 from metalib.networks import MLP
 from metalib.randomness import generator
@@ -22,7 +22,7 @@ from metalib.update_rules.lstm import LSTMState
 
 RULES = [LSTMRule(h, feedback, first_order=False) for h in (1, 3, 20, 21) for feedback in ("gates", "logits")]
 ARCHITECTURE = MLP((1, 7, 1))
-LOSS = mean_squared_error(ARCHITECTURE.network())
+LOSS = MeanSquaredError(ARCHITECTURE.network())
 # float32 keeps 24 bits; a step adds some hundred rounded numbers, and a derivative of omega one for each coordinate.
 TOLERANCE = 1e-5
 
@@ -113,7 +113,7 @@ def meta_gradients(rule, dtype, seeds, tasks, learned_start=True):
         join(ARCHITECTURE.initial_theta(generator(s, "theta"), 0.5), rule.initial_omega(generator(s, "omega")))
         for s in range(seeds)
     ]
-    objective = query_loss_after_adaptation(LOSS, rule, 5, learned_start)
+    objective = QueryLossAfterAdaptation(LOSS, rule, 5, learned_start)
     return meta_gradient(objective, torch.stack(phi).to(dtype), Episode(support, query))
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.func import vmap
 
-from metalib.losses import Batch, Episode, cross_entropy
-from metalib.meta_training.objectives import query_loss_after_adaptation
+from metalib.losses import Batch, CrossEntropy, Episode
+from metalib.meta_training.objectives import QueryLossAfterAdaptation
 from metalib.networks import Conv4, FullyConnected, with_new_head
 from metalib.networks.images import patches
 from metalib.randomness import generator
@@ -83,7 +83,7 @@ def test_no_episode_leaks_into_another():
     """Batch statistics are an episode's own: replacing the neighbours changes nothing, bit for bit."""
     architecture = Conv4((1, 8, 8), 3, 2)
     theta = architecture.initial_theta(generator(0, "theta"), 0.1)
-    objective = query_loss_after_adaptation(cross_entropy(architecture.network()), GradientDescent(0.4), 2)
+    objective = QueryLossAfterAdaptation(CrossEntropy(architecture.network()), GradientDescent(0.4), 2)
     x = images(5, 8, 1, 8, 8).float()
     y = torch.tensor([0, 1] * 4).expand(5, 8)
     episodes = Episode(Batch(x[:, :4], y[:, :4]), Batch(x[:, 4:], y[:, 4:]))

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from metalib.adaptation import adapt
-from metalib.losses import Batch, Episode, mean_squared_error
-from metalib.meta_training.objectives import query_loss_after_adaptation
+from metalib.losses import Batch, Episode, MeanSquaredError
+from metalib.meta_training.objectives import QueryLossAfterAdaptation
 from metalib.meta_training.supervised import meta_gradient
 from metalib.networks import MLP
 from metalib.randomness import generator
@@ -17,7 +17,7 @@ from metalib.update_rules import GradientDescent, LSTMRule
 from metalib.update_rules.lstm import preprocess
 
 ARCHITECTURE = MLP((1, 4, 1))
-LOSS = mean_squared_error(ARCHITECTURE.network())
+LOSS = MeanSquaredError(ARCHITECTURE.network())
 STEPS = 4
 
 
@@ -173,7 +173,7 @@ def _meta_gradient(rule, omega, theta, learned_start=True):
     numbers = generator(0, "episodes")
     episode = Sinusoid().draw_episodes(numbers, (1, 3), 5, 6)
     support, query = (Batch(batch.x.double(), batch.y.double()) for batch in episode)
-    objective = query_loss_after_adaptation(LOSS, rule, 3, learned_start)
+    objective = QueryLossAfterAdaptation(LOSS, rule, 3, learned_start)
     phi = torch.cat([theta, omega])[None]
     gradient, value = meta_gradient(objective, phi, Episode(support, query))
     return gradient[0], value[0], lambda phi: meta_gradient(objective, phi[None], Episode(support, query))[1][0]

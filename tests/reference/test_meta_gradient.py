@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from metalib.losses import Batch, Episode, mean_squared_error
-from metalib.meta_training.objectives import query_loss_after_adaptation
+from metalib.losses import Batch, Episode, MeanSquaredError
+from metalib.meta_training.objectives import QueryLossAfterAdaptation
 from metalib.meta_training.supervised import meta_gradient
 from metalib.networks import MLP
 from metalib.randomness import generator
@@ -53,7 +53,7 @@ def reference_meta_gradient(theta, episodes, seed, first_order):
 def test_one_inner_step_equals_the_explicit_hessian(first_order):
     theta, episodes = double_data()
     rule = GradientDescent(RATE, first_order)
-    objective = query_loss_after_adaptation(mean_squared_error(NETWORK), rule, 1)
+    objective = QueryLossAfterAdaptation(MeanSquaredError(NETWORK), rule, 1)
     gradient, _ = meta_gradient(objective, theta, episodes)
     for seed in range(N_SEEDS):
         expected = reference_meta_gradient(theta[seed], episodes, seed, first_order)
@@ -64,7 +64,7 @@ def test_first_and_second_order_differ():
     theta, episodes = double_data()
     first, second = (
         meta_gradient(
-            query_loss_after_adaptation(mean_squared_error(NETWORK), GradientDescent(RATE, flag), 1),
+            QueryLossAfterAdaptation(MeanSquaredError(NETWORK), GradientDescent(RATE, flag), 1),
             theta,
             episodes,
         )[0]
@@ -76,7 +76,7 @@ def test_first_and_second_order_differ():
 @pytest.mark.parametrize("inner_steps", [1, 3])
 def test_second_order_equals_finite_differences(inner_steps):
     theta, episodes = double_data()
-    objective = query_loss_after_adaptation(mean_squared_error(NETWORK), GradientDescent(RATE), inner_steps)
+    objective = QueryLossAfterAdaptation(MeanSquaredError(NETWORK), GradientDescent(RATE), inner_steps)
     gradient, _ = meta_gradient(objective, theta, episodes)
 
     def adapted_loss(theta, seed):
@@ -104,6 +104,6 @@ def test_the_printed_sum_loss_is_another_inner_step():
     """The paper prints a sum over K examples; with it the inner step is K times larger than with the mean."""
     theta, episodes = double_data()
     sx, sy = episodes.support.x[0, 0], episodes.support.y[0, 0]
-    mean_gradient = torch.func.grad(lambda t: mean_squared_error(NETWORK)(t, Batch(sx, sy)))(theta[0])
+    mean_gradient = torch.func.grad(lambda t: MeanSquaredError(NETWORK)(t, Batch(sx, sy)))(theta[0])
     sum_gradient = torch.func.grad(lambda t: ((NETWORK(t, sx) - sy) ** 2).sum())(theta[0])
     torch.testing.assert_close(sum_gradient, len(sx) * mean_gradient, rtol=1e-10, atol=1e-12)

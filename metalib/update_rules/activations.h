@@ -1,30 +1,9 @@
-// Vectors of float32, one register each, and the functions of them that the LSTM needs, to a few units in the last place and
-// without -ffast-math: NaN stays NaN. GCC and Clang vector extensions leave the choice of instructions to the compiler.
+// Functions of vectors that the LSTM needs, to a few units in the last place and without -ffast-math: NaN stays NaN.
 #pragma once
 
-#include <cstdint>
-#include <cstring>
 #include <limits>
-#include <utility>
 
-#if defined(__AVX512F__)
-#include <immintrin.h>
-constexpr int64_t LANES = 16;
-#else
-constexpr int64_t LANES = 8;
-#endif
-
-typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
-typedef int32_t Integers __attribute__((vector_size(LANES * sizeof(float))));
-#define INLINE inline __attribute__((always_inline))
-
-INLINE Vector load(const float* from) {
-  Vector value;
-  std::memcpy(&value, from, sizeof value);
-  return value;
-}
-INLINE void store(float* to, Vector value) { std::memcpy(to, &value, sizeof value); }
-INLINE Vector splat(float x) { return x - Vector{}; }
+#include "vectors.h"
 
 INLINE Vector within(Vector x, float limit) {
 #if defined(__AVX512F__)
@@ -34,15 +13,6 @@ INLINE Vector within(Vector x, float limit) {
   return low > limit ? splat(limit) : low;
 #endif
 }
-
-// EACH(N) body END repeats the body for k = 0, ..., N - 1, unrolled: the processor looks some hundred instructions ahead, so what
-// does not wait for one another has to stand side by side.
-template <int... K, class Body>
-INLINE void each(std::integer_sequence<int, K...>, const Body& body) {
-  (body(K), ...);
-}
-#define EACH(N) each(std::make_integer_sequence<int, N>(), [&](int k) __attribute__((always_inline)) {
-#define END });
 
 // above_one = e^y + 1 and below_one = e^y - 1, accurate where y is small, for |y| <= 87. With y = n log 2 + r, |r| <= log(2) / 2,
 // s = 2^n and e^r = 1 + q they are s q + (s + 1) and s q + (s - 1).
