@@ -17,6 +17,7 @@ AXIS_LABELS = {
 }
 # Colours of Okabe and Ito (2008), as in the report.
 STYLES = {
+    "metalib_fused": MethodStyle("kernel", "#009E73", "D"),
     "metalib_compiled": MethodStyle("compiled", "#0072B2", "o"),
     "metalib_eager": MethodStyle("eager", "#D55E00", "s"),
 }

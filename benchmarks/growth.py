@@ -22,7 +22,7 @@ AXES = {
     "width": (40, 80, 160, 320, 640),
 }
 QUICK_AXES = {"tasks": (1, 25, 100), "shots": (10, 20), "inner_steps": (1, 2), "width": (40, 80)}
-PROGRAMS = ("metalib_compiled", "metalib_eager")
+PROGRAMS = ("metalib_fused", "metalib_compiled", "metalib_eager")
 REPEATS = 3
 
 
