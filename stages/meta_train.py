@@ -128,7 +128,7 @@ def meta_train(
     def draw(first: int, count: int) -> Episode | MinibatchEpisode:
         return stack_seeds([_draw(settings, family, shots, seed, first, count) for seed in seeds], trainer.device)
 
-    adam = outer_adam(settings.learning_rate, settings.decay, settings.meta_steps, settings.clip_norm)
+    adam = outer_adam(settings.learning_rate, settings.decay, settings.meta_steps, settings.clip_norm, settings.epsilon)
     name = prefix + "-".join([f"k{shots}", *(f"seed{seed}" for seed in seeds)])
     return trainer.run(
         name, objective, adam, phi, draw, settings.meta_steps, seeds, control, with_mlp_kernel(backend, trainer)

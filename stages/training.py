@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -200,12 +200,15 @@ def initial_omegas(rule: UpdateRule, seeds: tuple[int, ...]) -> torch.Tensor:
     return torch.stack([rule.initial_omega(generator(seed, "initial omega")) for seed in seeds])
 
 
-def outer_adam(learning_rate: float, decay: Decay, n_steps: int, clip_norm: float | None) -> Adam:
+def outer_adam(
+    learning_rate: float, decay: Decay, n_steps: int, clip_norm: float | None, epsilon: float = Adam.epsilon
+) -> Adam:
     """Return the optimiser of an outer loop of ``n_steps``, as the settings describe it."""
+    adam = Adam(learning_rate, epsilon=epsilon, clip_norm=clip_norm)
     if decay == "none":
-        return Adam(learning_rate, clip_norm=clip_norm)
+        return adam
     falling = n_steps if decay == "cosine" else math.ceil(LATE_SHARE * n_steps)
-    return Adam(learning_rate, clip_norm=clip_norm, cosine_steps=falling, constant_steps=n_steps - falling)
+    return replace(adam, cosine_steps=falling, constant_steps=n_steps - falling)
 
 
 def cache_folder() -> Path:

@@ -52,6 +52,7 @@ class OuterLoopSettings(Section):
     inner_steps: InnerSteps
     meta_batch: Points
     learning_rate: Positive
+    epsilon: Positive
     decay: Decay
     meta_steps: Count
     seeds: Seeds
