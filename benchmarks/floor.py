@@ -1,4 +1,4 @@
-"""The arithmetic a meta-step cannot do without, and the rate at which this machine does arithmetic.
+"""The arithmetic of a meta-step with weights of each task's own, and the rate at which this machine does arithmetic.
 
 Counted are the multiply-adds of matrix products, of the algorithm as `benchmarks.by_hand` derives it; elementwise work,
 sums and memory count nothing, so a real program takes longer. With layers of d_(l-1) inputs and d_l outputs, let
@@ -15,9 +15,8 @@ for the first layer's inputs need no derivative. An example then takes, in multi
     H v, backward to the outputs            R D W;  D V                         2 later
 
 A support example meets all of these once an inner step, a query example the first two once a meta-step. A multiply-add
-is two operations. Products count as dense, with a weight of its own for each task. metalib's kernel uses that a task's
-weights differ from the shared ones by a matrix of low rank, as V is one, and needs fewer: for wide networks it is below
-this floor.
+is two operations. Products count as dense. metalib's kernel uses that a task's weights differ from the shared ones by
+a matrix of low rank, as V is one, and needs fewer where layers are wide.
 """
 
 import ctypes

@@ -44,13 +44,14 @@ def grow(programs: Sequence[str], folder: Path, rate: float, quick: bool, say: S
     Args:
         programs: which of PROGRAMS.
         folder: where programs are compiled to.
-        rate: of matrix products on one thread, in operations a second, for the floor.
+        rate: of multiply-adds on one thread, in operations a second, for the floor.
         quick: take fewer points.
         say: called with a line for each measurement.
     """
     points = [(axis, value) for axis, values in (QUICK_AXES if quick else AXES).items() for value in values]
     problems = list(dict.fromkeys(problem_at(*point) for point in points))
-    found = {name: _measure(name, problems, folder, say) for name in programs}
+    # A folder each, for one may fall back to what another compiles.
+    found = {name: _measure(name, problems, folder / name, say) for name in programs}
     return [
         {
             "axis": axis,

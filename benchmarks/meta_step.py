@@ -8,15 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.command import write_figures
-from benchmarks.contenders.catalogue import CONTENDERS, REFERENCE
+from benchmarks.contenders.catalogue import CONTENDERS
 from benchmarks.contest import contest
 from benchmarks.growth import PROGRAMS, grow
 from benchmarks.machine import facts, versions
 from benchmarks.measure import CHECKED_STEPS, TOLERANCE
-from benchmarks.seeds import compare_seeds
+from benchmarks.seeds import PROGRAM, compare_seeds
 from metalib.compilation import can_compile
 
 RESULT = Path("benchmarks/results/meta_step.json")
+SCHEMA = "meta-step benchmark 2"
 
 
 def missing_packages() -> list[str]:
@@ -37,7 +38,7 @@ def run(quick: bool) -> dict[str, Any]:
         rate = meta_step["one_thread"]["floor"]["operations_per_second"]
         programs = [name for name in PROGRAMS if name in names]
         return {
-            "schema": "meta-step benchmark 1",
+            "schema": SCHEMA,
             "quick": quick,
             "machine": facts(),
             "versions": versions(),
@@ -45,7 +46,7 @@ def run(quick: bool) -> dict[str, Any]:
             "check": {"steps": CHECKED_STEPS, "tolerance": TOLERANCE},
             "meta_step": meta_step,
             "growth": grow(programs, folder / "growth", rate, quick, typer.echo),
-            "seeds": compare_seeds(folder / "growth", quick, typer.echo) if REFERENCE in names else [],
+            "seeds": compare_seeds(folder / "growth" / PROGRAM, quick, typer.echo) if PROGRAM in names else [],
         }
 
 

@@ -12,7 +12,7 @@ from benchmarks.contenders.catalogue import CONTENDERS, REFERENCE
 from benchmarks.few_shot.sections import sections
 from benchmarks.figures import growth_figure
 from benchmarks.floor import Counts
-from benchmarks.meta_step import RESULT
+from benchmarks.meta_step import RESULT, SCHEMA
 from metalib.reporting.page import markdown_table
 from metalib.storage import StorageError, read_json, write_bytes, write_text
 
@@ -96,10 +96,11 @@ def _floor(floor: dict[str, Any]) -> str:
     return (
         "### The floor\n\n"
         f"The matrix products of this meta-step take {floor['operations_per_meta_step'] / 1e6:.2f} million operations. "
-        f"One thread of this machine multiplies and adds float32 numbers in registers at {rate:.1f} Gflop/s, measured "
-        "in the same run. The floor is the quotient; elementwise work, sums and memory count nothing in it. It counts "
-        "a weight matrix of its own for each task; metalib's kernel needs none, and so less arithmetic where examples "
-        "are few and layers wide. `benchmarks/floor.py` has the derivation.\n\n" + markdown_table(pd.DataFrame(rows))
+        f"One thread of this machine multiplies and adds float32 numbers in registers at {rate:.1f} Gflop/s (without "
+        "a C++ compiler: in products of large matrices), measured in the same run. The floor is the quotient; "
+        "elementwise work, sums and memory count nothing in it. It counts a weight matrix of its own for each task; "
+        "metalib's kernel needs none, and so less arithmetic where examples are few and layers wide. "
+        "`benchmarks/floor.py` has the derivation.\n\n" + markdown_table(pd.DataFrame(rows))
     )
 
 
@@ -152,8 +153,8 @@ def _seeds(results: dict[str, Any]) -> str:
     return (
         "## Seeds batched in one program\n\n"
         f"{results['seeds'][0]['processes']} processes side by side, each on a core of its own if there are enough. A "
-        "seed-step is one meta-step of one seed; its time is that of one process.\n\n"
-        + markdown_table(pd.DataFrame(rows))
+        "seed-step is one meta-step of one seed; its time is that of one process. The program is the one compiled by "
+        "PyTorch; the kernel takes seeds one after the other.\n\n" + markdown_table(pd.DataFrame(rows))
     )
 
 
@@ -180,6 +181,8 @@ def main(
     """Write the page and its figure from the JSON of `benchmarks.meta_step` and `benchmarks.classification`."""
     try:
         results, others = read_json(source), read_json(few_shot)
+        if results.get("schema") != SCHEMA:
+            raise StorageError(f"{source} is not a {SCHEMA}; run `python -m benchmarks.meta_step`")
         write_bytes(figure, growth_figure(results["growth"], results["labels"]))
         write_text(markdown, page(results, others, Path(os.path.relpath(figure, markdown.parent)).as_posix()))
     except StorageError as error:

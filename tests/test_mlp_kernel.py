@@ -2,7 +2,6 @@
 
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -10,10 +9,10 @@ from metalib.compilation import repeat_eagerly
 from metalib.compilation.repeat import at
 from metalib.config import load_params
 from metalib.meta_training.fused_mlp import kernel_obstacle
-from metalib.meta_training.supervised import MetaStep
+from metalib.meta_training.supervised import MetaStep, initial_state
 from metalib.networks import MLP
 from metalib.tasks import Sinusoid
-from stages import meta_train
+from stages import meta_train, train_baseline
 from stages.ablation import variants
 from stages.jobs import Control
 from stages.meta_train_ablation import params_of
@@ -34,6 +33,14 @@ def test_when_compiling_pays(inner_steps, shots, from_steps):
     found = mlp_compilation([NETWORK], inner_steps, shots)
     assert found.from_steps == from_steps
     assert (found == SMALL_LEARNER) == (from_steps == 10_000)
+
+
+def test_a_compiled_program_stands_in_for_a_kernel_that_cannot_be_built(tmp_path, monkeypatch):
+    monkeypatch.setattr("metalib.meta_training.fused_mlp._kernel", lambda folder: None)
+    monkeypatch.setattr("stages.mlp_kernel.obstacle", lambda folder: None)
+    assert mlp_compilation([NETWORK], 1, (10,)).obstacle(tmp_path) is None
+    monkeypatch.setattr("stages.mlp_kernel.obstacle", lambda folder: "no compiler at all")
+    assert mlp_compilation([NETWORK], 1, (10,)).obstacle(tmp_path) == "no compiler at all"
 
 
 def test_one_network_that_is_too_narrow_is_left_to_compiled_programs():
@@ -58,7 +65,7 @@ def test_the_default_settings_are_for_the_kernel(tmp_path, monkeypatch):
     served = []
 
     def run(trainer, name, objective, adam, phi, draw, n_steps, seeds, control, backend):
-        state = SimpleNamespace(phi=phi)
+        state = initial_state(phi, adam)
         served.append(backend(MetaStep(objective, adam), state, at(draw(0, 1), 0)))
 
     def not_served(step, state, data):
@@ -69,4 +76,6 @@ def test_the_default_settings_are_for_the_kernel(tmp_path, monkeypatch):
     trainer, control = Trainer("cpu", "compiled", tmp_path, 30.0), Control(lambda _: None, threading.Event())
     for params, shots in default_runs():
         meta_train.meta_train(params, MetaLearner.MAML, Sinusoid(), shots, (0,), trainer, control)
-    assert len(served) == 3 + len(set(variants(PARAMS).values()))
+    for method in (train_baseline.Method.ORACLE, train_baseline.Method.PRETRAINED):
+        train_baseline.train_baseline(PARAMS, Sinusoid(), method, 1, trainer, control)
+    assert len(served) == 3 + len(set(variants(PARAMS).values())) + 2

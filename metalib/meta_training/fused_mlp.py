@@ -8,14 +8,16 @@ has the derivation.
 """
 
 import ctypes
-import functools
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from metalib.compilation import Backend, Program, Step, native
+from metalib.compilation.repeat import at
 from metalib.losses import Batch, Episode, Loss, MeanSquaredError
 from metalib.meta_training.adam import Adam, AdamState
 from metalib.meta_training.objectives import LossWithoutAdaptation, QueryLossAfterAdaptation
@@ -31,9 +33,14 @@ class _Problem(NamedTuple):
 
     adam: Adam
     sizes: tuple[int, ...]
+    data: type[Batch] | type[Episode]
     inner_steps: int = 0
     inner_rate: float = 0.0
     first_order: bool = False
+
+    @property
+    def n_parameters(self) -> int:
+        return sum((n_in + 1) * n_out for n_in, n_out in pairwise(self.sizes))
 
 
 def fuse(step: Step, state: Any, data: Any, folder: Path, otherwise: Backend) -> Program:
@@ -43,26 +50,38 @@ def fuse(step: Step, state: Any, data: Any, folder: Path, otherwise: Backend) ->
     whole support or without an inner loop, and with Adam without a bound on the gradient, in float32 on the CPU; it
     pays where :func:`is_low_rank` says so. Results agree with those of other backends to rounding.
 
+    The program raises ``ValueError`` if it is given other shapes than those of the examples, and ``MemoryError`` if
+    there is no room for a task.
+
     Args:
         step: one step of the outer loop.
-        state: an example of the state.
-        data: an example of the data of one step.
+        state: an example of the :class:`TrainingState`.
+        data: an example of the data of one step, a Batch or an Episode ``[seeds, tasks, ...]``.
         folder: where the kernel is kept between runs.
         otherwise: what repeats other steps, and all of them where the kernel cannot be built.
     """
     problem = _problem(step)
     if problem is None or not _fits(problem, state, data) or (kernel := _kernel(folder)) is None:
         return otherwise(step, state, data)
-    return functools.partial(_repeat, kernel, problem)
+    shapes = _shapes(state, data)
+
+    def program(state: TrainingState, data: Batch | Episode) -> tuple[TrainingState, Tensor]:
+        steps = len(tree_leaves(data)[0])
+        given = _shapes(state, at(data, 0)) if steps else shapes
+        if given != shapes:
+            raise ValueError(f"the program is for shapes {shapes}, and was given {given}")
+        return _repeat(kernel, problem, state, data)
+
+    return program
 
 
 def is_low_rank(sizes: tuple[int, ...], inner_steps: int, shots: int) -> bool:
-    """Whether the rank of the inner loop's change of a weight is at most the widest hidden layer's, so that it pays.
+    """Whether the inner loop changes weights by a rank of at most the widest hidden layer's width, so that it pays.
 
     Args:
         sizes: of the network's layers, from input to output.
         inner_steps: T.
-        shots: K, the examples of the support; the change has a rank of T K at most.
+        shots: K, the examples of the support; the change has a rank of at most T K.
     """
     return inner_steps == 0 or inner_steps * shots <= max(sizes[1:-1], default=0)
 
@@ -81,34 +100,47 @@ def _kernel(folder: Path) -> ctypes.CDLL | None:
 
 
 def _problem(step: Step) -> _Problem | None:
-    """Return what the kernel has to do for a step; None if it does not serve it."""
-    if not isinstance(step, MetaStep) or step.adam.clip_norm is not None:
+    """Return what the kernel has to do for a step; None if it does not serve it.
+
+    Exact types, for a class made from one of them may compute something else.
+    """
+    if type(step) is not MetaStep or type(step.adam) is not Adam or step.adam.clip_norm is not None:
         return None
-    match step.objective:
-        case LossWithoutAdaptation(loss) if sizes := _sizes(loss):
-            return _Problem(step.adam, sizes)
-        case QueryLossAfterAdaptation(loss, GradientDescent() as rule, steps, True) if sizes := _sizes(loss):
-            return _Problem(step.adam, sizes, steps, rule.rate, rule.first_order)
-    return None
+    objective = step.objective
+    if type(objective) is LossWithoutAdaptation and (sizes := _sizes(objective.loss)):
+        return _Problem(step.adam, sizes, Batch)
+    if type(objective) is not QueryLossAfterAdaptation or not objective.learned_start:
+        return None
+    rule, sizes = objective.rule, _sizes(objective.loss)
+    if type(rule) is not GradientDescent or sizes is None:
+        return None
+    return _Problem(step.adam, sizes, Episode, objective.inner_steps, rule.rate, rule.first_order)
 
 
 def _sizes(loss: Loss) -> tuple[int, ...] | None:
     """Return the sizes of the layers of a loss's network; None if the kernel does not serve it."""
-    network = loss.network if isinstance(loss, MeanSquaredError) else None
-    return network.sizes if isinstance(network, MLPNetwork) else None
+    network = loss.network if type(loss) is MeanSquaredError else None
+    return network.sizes if type(network) is MLPNetwork else None
 
 
 def _fits(problem: _Problem, state: TrainingState, data: Any) -> bool:
     """Whether state and data of a step are for the kernel, and few enough examples for it to pay."""
-    if not isinstance(data, Batch | Episode):
+    if type(data) is not problem.data:
         return False
-    support, query = _examples(data)
-    if not all(t.dtype == torch.float32 and t.device.type == "cpu" for t in (state.phi, *support, *query)):
+    (support, query), tensors = _examples(data), (*state[:1], *state.adam[:2], *tree_leaves(data))
+    if not all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors):
         return False
-    n_in, n_out = problem.sizes[0], problem.sizes[-1]
-    if not all(b.x.shape[-1] == n_in and b.y.shape == (*b.x.shape[:-1], n_out) for b in (support, query)):
-        return False
-    return is_low_rank(problem.sizes, problem.inner_steps, support.x.shape[-2])
+    seeds, tasks, shots, _ = support.x.shape if support.x.ndim == 4 else (0, 0, 0, 0)
+    n_in, n_out, queries = problem.sizes[0], problem.sizes[-1], query.x.shape[-2]
+    expected: list[tuple[int, ...]] = [(seeds, problem.n_parameters)] * 3
+    expected += [(seeds, tasks, n, width) for n in (shots, queries) for width in (n_in, n_out)]
+    found = [tuple(t.shape) for t in (*tensors[:3], *support, *query)]
+    return found == expected and is_low_rank(problem.sizes, problem.inner_steps, shots)
+
+
+def _shapes(state: TrainingState, data: Batch | Episode) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    """Return shape and kind of every tensor of a state and the data of one step."""
+    return [(tuple(leaf.shape), leaf.dtype) for leaf in tree_leaves((state, data))]
 
 
 def _examples(data: Batch | Episode) -> tuple[Batch, Batch]:

@@ -8,7 +8,7 @@
 //     A W_t' = A W' - rate sum_r (A A_r') D_r,        D W_t = D W - rate sum_r (D D_r') A_r.
 // The bias is the weight of a constant input: A has a last column of ones.
 //
-// One pass t (inner steps 0..T-1 on the support, T on the query), with M_l = [A_l > 0]:
+// One pass t (inner steps 0..T-1 on the support, T on the query), with M_l = [A_l > 0] and n numbers in Y:
 //     Z_l = A_(l-1) W_l',  A_l = M_l Z_l;             D_L = 2 (Z_L - Y) / n,  D_(l-1) = M_(l-1) (D_l W_l).
 // The query gradient v = D_T' A_T goes back through the inner steps, last first, by v <- v - rate H v. With R the
 // derivative along u = -rate v (Pearlmutter 1994), u of the same form, for inner step t:
@@ -46,8 +46,9 @@ struct Left {
 Left as_is(Rows a) { return {a.data, a.stride, 1}; }
 Left transposed(Rows a) { return {a.data, 1, a.stride}; }
 
+// INLINE, for a call would take an eighth of the whole time.
 template <bool ADD, int ROWS, int VECS>
-void tile(int64_t inner, Left a, Rows b, Rows c) {
+INLINE void tile(int64_t inner, Left a, Rows b, Rows c) {
   Vector sum[ROWS][VECS];
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; r++)
@@ -114,9 +115,9 @@ INLINE Four folded(Vector x) {  // to four sums
 // The sums of four vectors.
 INLINE Four sums(const Vector (&x)[4]) {
   const Four a = folded(x[0]), b = folded(x[1]), c = folded(x[2]), d = folded(x[3]);
-  const Four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
-  const Four cd = __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+  const Four ab = Four{a[0], b[0], a[1], b[1]} + Four{a[2], b[2], a[3], b[3]};
+  const Four cd = Four{c[0], d[0], c[1], d[1]} + Four{c[2], d[2], c[3], d[3]};
+  return Four{ab[0], ab[1], cd[0], cd[1]} + Four{ab[2], ab[3], cd[2], cd[3]};
 }
 
 // c = scale a b', every element a sum along rows; at most two columns, of which the second may be padding.
@@ -210,8 +211,9 @@ struct Layer {
 
   // z = a W' for inputs with a last column: of ones, or of zeros where the bias has no part.
   void forward(int64_t rows, Rows a, Rows z) const {
-    if (n_out <= 2) inner_products(rows, n_out, n_in + 1, 1, a, weight, z);
-    else product<false>(rows, n_in + 1, n_out, as_is(a), turned, z);
+    if (n_out > 2) return product<false>(rows, n_in + 1, n_out, as_is(a), turned, z);
+    for (int64_t i = 0; i < rows; i++) store(z[i], Vector{});  // a NaN of another task may have reached the padding
+    inner_products(rows, n_out, n_in + 1, 1, a, weight, z);
   }
 
   void backward(int64_t rows, Rows d, Rows to) const { product<false>(rows, n_out, n_in, as_is(d), weight, to); }
@@ -451,9 +453,9 @@ void meta_steps(const Sizes& sizes, const int64_t* widths, const Rates& rates, c
 }  // namespace
 
 // Advances phi and Adam's moments [seeds, n_parameters] by `steps` meta-steps, in place, and writes losses [steps, seeds].
-// `widths` are those of the network's layers from input to output; examples are [steps, seeds, tasks, n, width] for inputs x and
-// targets y. Step i has
-// the rate step_rates[i] = rate / (1 - beta1^t) and the correction sqrt(1 - beta2^t). Returns 0, or 1 for lack of memory.
+// `widths` are those of the network's layers from input to output; inputs x and targets y are [steps, seeds, tasks, n, width].
+// Step i, Adam's step t, has the rate step_rates[i] = rate / (1 - beta1^t) and the correction corrections[i] = sqrt(1 - beta2^t).
+// Returns 0, or 1 for lack of memory.
 extern "C" int mlp_meta_steps(const Sizes* sizes, const int64_t* widths, const Rates* rates, const float* step_rates,
                               const float* corrections, const float* support_x, const float* support_y, const float* query_x,
                               const float* query_y, float* phi, float* first, float* second, float* losses) try {

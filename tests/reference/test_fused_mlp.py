@@ -75,11 +75,20 @@ def assert_equal_meta_steps(folder, step, state, data, count):
     return found, expected
 
 
-SIZES = [(1, 40, 40, 1), (3, 16, 1), (1, 1), (2, 32, 8, 17, 3), (1, 7, 5, 9, 2), (4, 64, 33, 1), (1, 24, 24, 24, 24, 1)]
+SIZES = [
+    (1, 40, 40, 1),
+    (3, 16, 1),
+    (1, 1),
+    (2, 1, 2, 1),
+    (2, 32, 8, 17, 3),
+    (1, 7, 5, 9, 2),
+    (4, 64, 33, 1),
+    (1, 24, 24, 24, 24, 1),
+]
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-@pytest.mark.parametrize(("inner_steps", "support", "query"), [(1, 1, 1), (1, 5, 7), (1, 16, 3), (2, 3, 10), (4, 1, 4)])
+@pytest.mark.parametrize(("inner_steps", "support", "query"), [(1, 1, 1), (1, 5, 7), (1, 16, 3), (2, 3, 10), (3, 5, 6)])
 @pytest.mark.parametrize("first_order", [False, True])
 def test_meta_gradient(folder, monkeypatch, sizes, inner_steps, support, query, first_order):
     monkeypatch.setattr("metalib.meta_training.fused_mlp.is_low_rank", lambda *_: True)  # right also where it is slow
@@ -131,11 +140,15 @@ def test_chunks_join_to_the_same_bytes_and_the_state_given_is_not_changed(folder
     assert all(torch.equal(a, b) for a, b in zip(tree_leaves(state), tree_leaves(start(PAPER, 2)), strict=True))
 
 
+def at_seed(data, seed):
+    return tree_map(lambda leaf: leaf[:, seed : seed + 1], data)
+
+
 def test_a_seed_does_not_depend_on_its_neighbours(folder):
     data, state = draw(PAPER, (5, 3, 4), 5, 5), start(PAPER, 3)
-    program = fuse(MetaStep(objective_of(PAPER), OUTER), state, at(data, 0), folder, not_served)
-    together, _ = program(state, data)
-    alone, _ = program(initial_state(state.phi[1:2], OUTER), tree_map(lambda leaf: leaf[:, 1:2], data))
+    step, one, its = MetaStep(objective_of(PAPER), OUTER), initial_state(state.phi[1:2], OUTER), at_seed(data, 1)
+    together, _ = fuse(step, state, at(data, 0), folder, not_served)(state, data)
+    alone, _ = fuse(step, one, at(its, 0), folder, not_served)(one, its)
     assert torch.equal(together.phi[1:2], alone.phi)
 
 
@@ -146,8 +159,12 @@ def test_nan_is_seen(folder, place):
         state.phi[0, 0] = torch.nan
     else:
         getattr(data, place).x[0, 0, 1, 2] = torch.nan
-    _, losses = fuse(MetaStep(objective_of(PAPER), OUTER), state, at(data, 0), folder, not_served)(state, data)
+    program = fuse(MetaStep(objective_of(PAPER), OUTER), state, at(data, 0), folder, not_served)
+    found, losses = program(state, data)
     assert losses.isnan().tolist() == [[True, False]]
+    assert found.phi.isnan().any(dim=1).tolist() == [True, False]
+    whole = tree_map(lambda leaf: torch.where(leaf.isnan(), 0.0, leaf), (state, data))
+    assert torch.equal(found.phi[1], program(*whole)[0].phi[1])
 
 
 def test_training_runs_on_it(folder):
@@ -158,6 +175,9 @@ def test_training_runs_on_it(folder):
 
     found = list(train(objective_of(PAPER), OUTER, start(PAPER, 1), chunks, 250, (0,), backend=backend))
     assert [chunk.steps for chunk in found] == [100, 200, 250]
+    eager = list(train(objective_of(PAPER), OUTER, start(PAPER, 1), chunks, 250, (0,)))
+    for ours, theirs in zip(found, eager, strict=True):
+        torch.testing.assert_close(ours.losses.mean(), theirs.losses.mean(), rtol=0.02, atol=0)
 
 
 OTHERS = repeat_eagerly(lambda state, now: (state, now), None, None)
@@ -205,7 +225,31 @@ def test_other_data_is_left_to_others(folder):
     ]
     for other in unlike:
         assert fuse(step, state, other, folder, others) is OTHERS
+    plain = MetaStep(LossWithoutAdaptation(LOSS), OUTER)
+    assert fuse(plain, state, data.query, folder, others) is not OTHERS
+    assert fuse(plain, state, data, folder, others) is OTHERS
+    assert fuse(step, state, data.query, folder, others) is OTHERS
     assert fuse(lambda state, now: (state, now), state, data, folder, others) is OTHERS
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_states_of_other_shapes_are_left_to_others(folder, seeds):
+    step, data = MetaStep(objective_of(ONE_LAYER), OUTER), at(draw(ONE_LAYER, (1, 2, 2), 5, 5), 0)
+    state = start(ONE_LAYER, seeds)
+    assert (fuse(step, state, data, folder, others) is OTHERS) == (seeds != 2)
+    short = initial_state(state.phi[:, 1:], OUTER)
+    assert fuse(step, short, data, folder, others) is OTHERS
+    fewer = data._replace(query=tree_map(lambda leaf: leaf[:, :1], data.query))
+    assert fuse(step, state, fewer, folder, others) is OTHERS
+
+
+def test_other_shapes_than_the_example_s_are_refused(folder):
+    data, state = draw(ONE_LAYER, (4, 1, 2), 5, 5), start(ONE_LAYER, 1)
+    program = fuse(MetaStep(objective_of(ONE_LAYER), OUTER), state, at(data, 0), folder, not_served)
+    with pytest.raises(ValueError, match="the program is for shapes"):
+        program(start(ONE_LAYER, 2), data)
+    with pytest.raises(ValueError, match="the program is for shapes"):
+        program(state, tree_map(torch.Tensor.double, data))
 
 
 def test_without_a_compiler_it_is_left_to_others(tmp_path, monkeypatch):
