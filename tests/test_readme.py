@@ -25,6 +25,10 @@ RETURNS = re.compile(
     r"(?P<ant_dir_pretrained_return_step1>-?\d+)"
 )
 
+SPEED = re.compile(
+    r"takes (?P<ms>[\d.]+) ms on one core, (?P<floor>[\d.]+) times what its arithmetic alone would take, where JAX takes "
+    r"(?P<jax_scan>[\d.]+) times as long, `higher` (?P<higher_loop>\d+) times"
+)
 
 CONCLUSIONS = re.compile(
     r"trained on a single sine wave it errs by (?P<training_tasks_1>[\d.]+) on others, on 16 by "
@@ -70,6 +74,18 @@ def test_the_conclusions_are_those_of_the_committed_run():
     for name, text in found.groupdict().items():
         experiment, _, condition = name.rpartition("_")
         assert round(metrics[experiment][condition], 2) == float(text), name
+
+
+def test_the_speed_is_that_of_the_committed_measurement():
+    results = json.loads((ROOT / "benchmarks/results/meta_step.json").read_text())
+    contenders = results["meta_step"]["one_thread"]["contenders"]
+    found = SPEED.search(" ".join(README.split()))
+    assert found, "README's speed no longer has its known form"
+    ours = contenders["metalib_fused"]
+    expected = {name: contenders[name]["times_metalib_fused_median"] for name in ("jax_scan", "higher_loop")}
+    expected |= {"ms": ours["ms_median"], "floor": ours["times_floor_median"]}
+    for name, text in found.groupdict().items():
+        assert round(expected[name], len(text.partition(".")[2])) == float(text), name
 
 
 def test_every_link_leads_to_a_file():
