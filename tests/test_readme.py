@@ -26,8 +26,8 @@ RETURNS = re.compile(
 )
 
 SPEED = re.compile(
-    r"takes (?P<ms>[\d.]+) ms on one core, (?P<floor>[\d.]+) times what its arithmetic alone would take, where JAX takes "
-    r"(?P<jax_scan>[\d.]+) times as long, `higher` (?P<higher_loop>\d+) times"
+    r"takes (?P<ms>[\d.]+) ms on one core, (?P<floor>[\d.]+) times what its arithmetic alone would take, "
+    r"where JAX takes (?P<jax_scan>[\d.]+) times as long, `higher` (?P<higher_loop>\d+) times"
 )
 
 CONCLUSIONS = re.compile(
