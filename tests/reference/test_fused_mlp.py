@@ -1,5 +1,7 @@
 """The kernel of fully connected networks against the plain meta-step in float64, and what it leaves to others."""
 
+import ctypes
+import subprocess
 from functools import partial
 
 import pytest
@@ -10,7 +12,7 @@ from metalib.compilation import native, repeat_eagerly
 from metalib.compilation.repeat import at
 from metalib.losses import Batch, CrossEntropy, Episode, MeanSquaredError, MinibatchEpisode
 from metalib.meta_training.adam import Adam
-from metalib.meta_training.fused_mlp import fuse, is_low_rank, kernel_obstacle
+from metalib.meta_training.fused_mlp import SOURCE, fuse, is_low_rank, kernel_obstacle
 from metalib.meta_training.objectives import LossWithoutAdaptation, QueryLossAfterAdaptation
 from metalib.meta_training.supervised import MetaStep, initial_state, train
 from metalib.networks import MLP, Network
@@ -95,6 +97,26 @@ def test_meta_gradient(folder, monkeypatch, sizes, inner_steps, support, query, 
     architecture = MLP(sizes)
     step = MetaStep(objective_of(architecture, inner_steps, first_order), OUTER)
     assert_equal_meta_steps(folder, step, start(architecture, 2), draw(architecture, (1, 2, 3), support, query), 1)
+
+
+@pytest.fixture(scope="module", name="narrow_kernel")
+def _narrow_kernel(tmp_path_factory):
+    """The kernel as a processor without AVX-512 has it: half the numbers a vector, half the registers."""
+    library = tmp_path_factory.mktemp("narrow") / "mlp_kernel.so"
+    flags = [*native.FLAGS, "-mno-avx512f", f"-I{native.HEADERS}"]
+    command = [native.compiler() or "", *flags, str(SOURCE), "-o", str(library)]
+    if native.compiler() is None or subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no C++ compiler for x86 here, which alone has wide and narrow vectors")
+    return ctypes.CDLL(str(library))
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_meta_gradient_with_narrow_vectors(folder, narrow_kernel, monkeypatch, sizes):
+    monkeypatch.setattr("metalib.meta_training.fused_mlp.is_low_rank", lambda *_: True)
+    monkeypatch.setattr("metalib.meta_training.fused_mlp._kernel", lambda _: narrow_kernel)
+    architecture = MLP(sizes)
+    step = MetaStep(objective_of(architecture, 2), OUTER)
+    assert_equal_meta_steps(folder, step, start(architecture, 2), draw(architecture, (1, 2, 3), 7, 6), 1)
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
