@@ -37,6 +37,7 @@ def test_saved_state_of_another_decay_is_not_continued(tmp_path, method):
 
 def test_each_decay_spans_its_part_of_the_run():
     assert outer_adam(0.01, "none", 1000, 0.25) == Adam(0.01, clip_norm=0.25)
+    assert outer_adam(0.01, "none", 1000, None, 1e-5) == Adam(0.01, epsilon=1e-5)
     assert outer_adam(0.01, "cosine", 1000, None) == Adam(0.01, cosine_steps=1000)
     assert outer_adam(0.01, "late_cosine", 1000, None) == Adam(0.01, cosine_steps=250, constant_steps=750)
 

@@ -62,9 +62,10 @@ def test_the_default_settings_are_for_the_kernel(tmp_path, monkeypatch):
     folder = tmp_path / ".cache" / "programs"
     if reason := kernel_obstacle(folder):
         pytest.skip(f"the kernel cannot be built here: {reason}")
-    served = []
+    served, epsilons = [], set()
 
     def run(trainer, name, objective, adam, phi, draw, n_steps, seeds, control, backend):
+        epsilons.add(adam.epsilon)
         state = initial_state(phi, adam)
         served.append(backend(MetaStep(objective, adam), state, at(draw(0, 1), 0)))
 
@@ -76,6 +77,7 @@ def test_the_default_settings_are_for_the_kernel(tmp_path, monkeypatch):
     trainer, control = Trainer("cpu", "compiled", tmp_path, 30.0), Control(lambda _: None, threading.Event())
     for params, shots in default_runs():
         meta_train.meta_train(params, MetaLearner.MAML, Sinusoid(), shots, (0,), trainer, control)
+    assert epsilons == {PARAMS.meta_train.epsilon}
     for method in (train_baseline.Method.ORACLE, train_baseline.Method.PRETRAINED):
         train_baseline.train_baseline(PARAMS, Sinusoid(), method, 1, trainer, control)
     assert len(served) == 3 + len(set(variants(PARAMS).values())) + 2
