@@ -88,6 +88,11 @@ class SearchPlan:
         """K."""
         return self.settings.rollouts[self.family.body]
 
+    @property
+    def lam(self) -> float:
+        """Lambda of the advantages."""
+        return self.shared.lam[self.family.name]
+
     def with_rule(self, rule: UpdateRule) -> "SearchPlan":
         """Return the same plan with another rule; some rules must know the policy's size."""
         return replace(self, rule=rule)
@@ -95,7 +100,7 @@ class SearchPlan:
     def initial_phi(self, seed: int) -> Tensor:
         """Draw the meta-parameters ``[n_phi]`` with which training starts."""
         theta = self.policy.initial_theta(
-            generator(seed, "initial theta"), self.shared.log_std[self.family.body], self.shared.output_scale
+            generator(seed, "initial theta"), self.shared.log_std[self.family.name], self.shared.output_scale
         )
         return join(theta, self.rule.initial_omega(generator(seed, "initial omega"))) if self.rule else theta
 
@@ -108,7 +113,7 @@ class SearchPlan:
         loss = SURROGATES[self.surrogate](self.policy)
         rule = self.rule or _UNUSED
         return PolicySearch(
-            PolicyAdaptation(sampler, rule, loss, self.shared.gamma, self.shared.lam),
+            PolicyAdaptation(sampler, rule, loss, self.shared.gamma, self.lam),
             self.inner_steps,
             TrustRegion(
                 self.settings.kl_bound[self.family.name],
@@ -195,7 +200,7 @@ def trained_policy(plan: SearchPlan, states: list[SearchState], versions: dict[s
     settings = {
         "hidden": list(plan.shared.hidden),
         "activation": plan.shared.activation,
-        "initial_log_std": plan.shared.log_std[plan.family.body],
+        "initial_log_std": plan.shared.log_std[plan.family.name],
         "initial_output_scale": plan.shared.output_scale,
         "timing": plan.shared.timing,
         "horizon": plan.shared.horizon[plan.family.body],
@@ -204,7 +209,7 @@ def trained_policy(plan: SearchPlan, states: list[SearchState], versions: dict[s
         "rollouts": plan.rollouts,
         "meta_batch": plan.settings.meta_batch[plan.family.body],
         "gamma": plan.shared.gamma,
-        "lam": plan.shared.lam,
+        "lam": plan.lam,
         "kl_bound": plan.settings.kl_bound[plan.family.name],
         "rule": plan.rule.to_dict() if plan.rule else None,
         "surrogate": plan.surrogate,
@@ -226,7 +231,7 @@ def trained_policy(plan: SearchPlan, states: list[SearchState], versions: dict[s
         horizon=plan.shared.horizon[plan.family.body],
         timing=plan.shared.timing,
         gamma=plan.shared.gamma,
-        lam=plan.shared.lam,
+        lam=plan.lam,
         env_steps=env_steps,
         settings=settings,
     )

@@ -37,7 +37,7 @@ def load(
         extra_flags: a tuple, of what the compiler is told after the source: where headers and libraries are.
         mode: of ``ctypes.CDLL``.
     """
-    key = hashlib.sha256(machine_key(source).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((machine_key(source), cxx, tuple(extra_flags))).encode()).hexdigest()[:16]
     library = folder / f"{source.stem}-{key}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)

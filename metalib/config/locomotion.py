@@ -23,6 +23,7 @@ Body = Annotated[str, _one_of(_BODIES)]
 FamilyName = Annotated[str, _one_of(_FAMILIES)]
 Scale = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
 LogStd = Annotated[float, Field(strict=True, ge=-20, le=5, allow_inf_nan=False)]
+Lambda = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
 ByFamily = Annotated[dict[FamilyName, Count], Field(min_length=5)]
 
@@ -34,11 +35,11 @@ class PolicySettings(Section):
     horizon: Annotated[dict[Body, Annotated[int, Field(strict=True, ge=1, le=10_000)]], Field(min_length=3)]
     hidden: Annotated[tuple[Width, ...], Field(min_length=1)]
     activation: Literal["relu", "tanh"]
-    log_std: Annotated[dict[Body, LogStd], Field(min_length=3)]
+    log_std: Annotated[dict[FamilyName, LogStd], Field(min_length=5)]
     output_scale: Share
     observation_scale: Annotated[dict[Body, dict[str, Scale]], Field(min_length=3)]
     gamma: Share
-    lam: Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+    lam: Annotated[dict[FamilyName, Lambda], Field(min_length=5)]
 
 
 class TrustRegionSettings(Section):

@@ -60,9 +60,9 @@ class Adam:
         return parameters - rate * first / denominator, AdamState(first, second, state.step + 1)
 
     def corrections(self, done: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``learning_rate / (1 - beta1^t)`` and ``sqrt(1 - beta2^t)`` of the step t that follows ``done`` steps.
+        """Return ``rate_t / (1 - beta1^t)`` and ``sqrt(1 - beta2^t)`` of the step t that follows ``done`` steps.
 
-        Elementwise, for ``done`` of any shape.
+        Elementwise, for ``done`` of any shape; rate_t is the learning rate of that step, lowered where it decays.
         """
         step = done + 1
         return self._rate(done) / (1 - self.beta1**step), torch.sqrt(1 - self.beta2**step)
