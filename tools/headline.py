@@ -1,0 +1,137 @@
+"""Write the figures that README states, from the committed results: python -m tools.headline."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from metalib.reporting.published import read_table
+from metalib.storage import write_text
+
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- written by python -m tools.headline -->\n", "<!-- end of what it writes -->"
+HEAD = """\
+| after adaptation | MAML | LSTM meta-learner | pretrained | oracle | beside it |
+|---|---:|---:|---:|---:|---|
+"""
+TASKS = {
+    "cheetah_dir": "Half-cheetah, wanted direction: return after one gradient step on 20 rollouts",
+    "cheetah_vel": "Half-cheetah, wanted speed",
+    "ant_dir": "Ant, wanted direction",
+    "ant_vel": "Ant, wanted speed",
+}
+Metrics = Mapping[str, Any]
+
+
+def main(root: Annotated[Path, typer.Option(help="The project.")] = ROOT) -> None:
+    """Rewrite the part of README.md between its two comments; a test holds README to it."""
+    readme = root / "README.md"
+    write_text(readme, replaced(readme.read_text(), headline(root)))
+
+
+def replaced(page: str, block: str) -> str:
+    """Return ``page`` with ``block`` between the two comments.
+
+    Raises:
+        ValueError: it does not hold both, in their order.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"README.md must hold the lines {BEGIN.strip()} and {END}")
+    return before + begin + block + end + after
+
+
+def headline(root: Path) -> str:
+    """Return the block: a table of what learners reach, what meta-learning needs, and its speed."""
+    metrics = json.loads((root / "reports" / "metrics.json").read_text())
+    published = read_table(root / "published" / "maml_figure5_locomotion.csv", {"task", "method", "return_mean"})
+    measured = read_table(root / "reports" / "tables" / "locomotion.csv", {"task", "method", "env_steps"})
+    speed = json.loads((root / "benchmarks" / "results" / "meta_step.json").read_text())
+    rows = [
+        *regression_rows(metrics["sinusoid"]),
+        *classification_rows(metrics["classification"]),
+        *locomotion_rows(metrics["locomotion"], measured, published),
+    ]
+    table = HEAD + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return f"{table}\n{needs(metrics['ablation'])}\n\n{speed_sentence(speed)}\n"
+
+
+def regression_rows(metrics: Metrics) -> list[list[str]]:
+    """Return the rows on sine waves, K = 10."""
+
+    def error(method: str, step: int) -> str:
+        return f"{metrics[f'{method}_k10'][f'mse_step{step}']:.2f}"
+
+    oracle = f"{metrics['oracle_k10']['mse_step0']:.3f}"
+    what = "Sine wave from ten points: mean squared error after"
+    scratch = [f"a network from scratch {error('scratch', step)}" for step in (1, 10)]
+    return [
+        [f"{what} one gradient step", error("maml", 1), error("lstm", 1), error("pretrained", 1), oracle, scratch[0]],
+        [
+            f"{what} ten (LSTM: its five updates)",
+            *(error("maml", 10), error("lstm", 5), error("pretrained", 10), oracle, scratch[1]),
+        ],
+    ]
+
+
+def classification_rows(metrics: Metrics) -> list[list[str]]:
+    """Return the rows on letters, 5-way."""
+    what = "Five letters of an unseen alphabet, {} each: accuracy"
+    rows = []
+    for key, images in (("5way_1shot", "one image"), ("5way_5shot", "five images")):
+        share = {method: f"{100 * value:.1f}%" for method, value in metrics[key].items()}
+        beside = f"nearest neighbours on pixels {share['nearest_neighbour']}"
+        rows.append([what.format(images), share["maml"], share["lstm"], share["pretrained"], "", beside])
+    return rows
+
+
+def locomotion_rows(metrics: Metrics, measured: pd.DataFrame, published: pd.DataFrame) -> list[list[str]]:
+    """Return the rows on half-cheetahs and ants, K = 20, after one gradient step."""
+    rows = []
+    for task, what in TASKS.items():
+        found = metrics[task]
+        returns = [found[method]["return_step1"] for method in ("maml", "pretrained")]
+        maml, pretrained, oracle = (f"{value:.0f}" for value in (*returns, found["oracle"]["return_step0"]))
+        here = measured[(measured.task == task) & (measured.method == "maml")].env_steps.iloc[0]
+        of_maml = published[(published.task == task) & (published.method == "maml") & (published.rollouts == 20)]
+        theirs = of_maml[of_maml.gradient_step == 1].iloc[0]
+        steps = "" if math.isnan(theirs.env_steps) else f" at {theirs.env_steps / 1e6:.0f} M environment steps"
+        beside = f"published MAML {theirs.return_mean:.0f}{steps}; here {here / 1e6:.1f} M"
+        rows.append([what, maml, "", pretrained, oracle, beside])
+    return rows
+
+
+def needs(metrics: Metrics) -> str:
+    """Return what meta-learning needs, in a sentence."""
+
+    def errors(experiment: str, conditions: tuple[str, ...]) -> str:
+        *first, last = (f"{metrics[experiment][condition]:.2f}" for condition in conditions)
+        return f"{', '.join(first)} and {last}"
+
+    return (
+        "What meta-learning needs, by MAML at K = 10 after ten steps: trained on 1, 16, 256 and all sine waves it errs "
+        f"by {errors('training_tasks', ('1', '16', '256', 'all'))} on new ones; with one, two, three and four hidden "
+        f"layers by {errors('layers', ('1', '2', '3', '4'))}."
+    )
+
+
+def speed_sentence(results: Metrics) -> str:
+    """Return what a meta-step costs, in a sentence."""
+    contenders = results["meta_step"]["one_thread"]["contenders"]
+    ours = contenders["metalib_fused"]
+    jax, higher = (contenders[name]["times_metalib_fused_median"] for name in ("jax_scan", "higher_loop"))
+    return (
+        "Meta-training is fast: the paper's meta-step (25 tasks, 10 examples, second order) takes "
+        f"{ours['ms_median']:.3f} ms on one core, {ours['times_floor_median']:.1f} times what its arithmetic alone "
+        f"would take, where JAX takes {jax:.1f} times as long, `higher` {higher:.0f} times "
+        "([what a meta-step costs](docs/benchmarks.md))."
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
