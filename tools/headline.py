@@ -27,7 +27,7 @@ TASKS = {
 Metrics = Mapping[str, Any]
 
 
-def main(root: Annotated[Path, typer.Option(help="The project.")] = ROOT) -> None:
+def main(root: Annotated[Path, typer.Option(help="The project.", show_default="this one")] = ROOT) -> None:
     """Rewrite the part of README.md between its two comments; a test holds README to it."""
     readme = root / "README.md"
     write_text(readme, replaced(readme.read_text(), headline(root)))
