@@ -9,6 +9,7 @@ from metalib.losses import Batch, Episode
 from metalib.reporting import classification, image_figures
 from metalib.reporting.page import render_markdown
 from metalib.reporting.style import METHOD_STYLES
+from metalib.reporting.wording import counted
 from metalib.score_files import (
     GATES_SCHEMA,
     IMAGE_ILLUSTRATION_SCHEMA,
@@ -66,7 +67,7 @@ def classification_report(run: Run, dataset: Path, artifacts: Path, published: P
         "labels": {method: style.label for method, style in METHOD_STYLES.items()},
         "accuracy_figures": [(name, way) for way, name in curves.items()],
         "n_episodes": int(table["n_episodes"].max()),
-        "n_seeds": int(table["n_seeds"].max()),
+        "seeds": counted(table["n_seeds"], "training seed"),
         "summary": classification.summary_table(table, steps),
         "splits": classification.splits_table(table, steps, beside, settings.seed, settings.bootstrap_samples),
         "episode_figure": "episode.png",

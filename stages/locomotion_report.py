@@ -19,6 +19,7 @@ from metalib.reporting.returns import (
     headline_metrics,
     return_table,
 )
+from metalib.reporting.wording import counted, either
 from metalib.return_files import POLICY_RATES_SCHEMA, TASKS, Returns, load_returns, load_speeds
 from metalib.storage import StorageError, read_checked_json, write_bytes, write_json, write_text
 from stages.running import PARAMS, ParamsOption, Run, StageError, stage
@@ -106,11 +107,11 @@ def _texts(table: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, Any]:
     return {
         "headline": locomotion.headline(table),
         "gains": locomotion.gain_rows(table),
-        "k": locomotion.either(at_smallest_k(table)["rollouts"]),
-        "dotted_k": locomotion.either(at_largest_k(table[table["method"] == "maml"])["rollouts"]),
+        "k": either(at_smallest_k(table)["rollouts"]),
+        "dotted_k": either(at_largest_k(table[table["method"] == "maml"])["rollouts"]),
         "other_k": locomotion.at_other_k(drawn_beside(table, comparison)),
-        "goals": locomotion.counted(table["n_goals"], "frozen goal"),
-        "seeds": locomotion.counted(table["n_seeds"], "training seed"),
+        "goals": counted(table["n_goals"], "frozen goal"),
+        "seeds": counted(table["n_seeds"], "training seed"),
         "several_seeds": bool((table["n_seeds"] > 1).any()),
         "sources": list(dict.fromkeys(comparison["source"])),
         "direction_goals": sorted(set(directions["n_goals"])),

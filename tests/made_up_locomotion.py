@@ -74,9 +74,10 @@ def made_up_settings(task, n_seeds=2):
     """What training leaves of each method; the random policy took no meta-steps."""
     body = task.split("_")[0]
     policy = {"hidden": [64, 64], "activation": "tanh", "timing": "paper", "horizon": 200, "initial_output_scale": 0.1}
-    policy |= {"initial_log_std": -1.0 if body == "ant" else 0.0}
+    policy |= {"initial_log_std": {"ant_vel": -0.5, "ant_dir": -1.0}.get(task, 0.0)}
     policy |= {"observation_scale": {"velocities": 0.1, "contact_forces": 0.0} if body == "ant" else {}}
-    loop = {"meta_batch": 20, "gamma": 0.99, "lam": 0.95, "rollouts": 20, "kl_bound": 0.02 if body == "ant" else 0.01}
+    loop = {"meta_batch": 20, "gamma": 0.99, "rollouts": 20, "kl_bound": 0.02 if body == "ant" else 0.01}
+    loop |= {"lam": 0.9 if task == "ant_vel" else 0.95}
     rest = {"rule": None, "surrogate": "likelihood_ratio", "versions": {"torch": "2"}}
     none = {"non_finite_rollouts": 0, "singular_baseline_fits": 0, "failed_line_searches": 0}
     some = {"non_finite_rollouts": 3, "singular_baseline_fits": 0, "failed_line_searches": 1}

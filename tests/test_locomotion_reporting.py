@@ -16,6 +16,7 @@ from metalib.reporting.returns import (
     headline_metrics,
     return_table,
 )
+from metalib.reporting.wording import counted, either
 from metalib.return_files import Returns
 from tests.made_up_locomotion import made_up_speeds
 
@@ -192,10 +193,10 @@ def test_headline_and_metrics(table):
 
 
 def test_numbers_in_words():
-    assert locomotion.counted([1, 1], "seed") == "1 seed"
-    assert locomotion.counted([3], "seed") == "3 seeds"
-    assert locomotion.counted([3, 1], "seed") == "1 to 3 seeds"
-    assert locomotion.either([40, 20, 40]) == "20 or 40"
+    assert counted([1, 1], "seed") == "1 seed"
+    assert counted([3], "seed") == "3 seeds"
+    assert counted([3, 1], "seed") == "1 to 3 seeds"
+    assert either([40, 20, 40]) == "20 or 40"
 
 
 def test_gains_as_the_page_shows_them(table):

@@ -56,6 +56,14 @@ def test_methods_with_the_same_settings_share_a_row(settings):
     assert values["rule"] == ["gradient_descent (rate: 0.1, first_order: false)"] * 2
 
 
+def test_lambda_stands_by_task_where_tasks_differ(settings):
+    assert locomotion_settings.common_settings(settings)["lam"] == "0.95"
+    settings = {task: made_up_settings(task) for task in ("ant_dir", "ant_vel")}
+    rows = locomotion_settings.setting_rows(settings).to_numpy().tolist()
+    assert ["lam", "MAML, pretrained, random, oracle", "0.95", "0.9"] in rows
+    assert ["initial_log_std", "MAML, pretrained, random, oracle", "-1", "-0.5"] in rows
+
+
 def test_an_untrained_policy_that_differs_is_shown(settings):
     settings["ant_dir"]["random"]["horizon"] = 100
     assert locomotion_settings.common_settings(settings)["horizon"] == "200"

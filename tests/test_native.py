@@ -1,4 +1,6 @@
-"""Compiled sources are kept between runs, each under a key of all that makes it."""
+"""Compiled sources are kept between runs, under a key of source, compiler and flags."""
+
+import shutil
 
 import pytest
 
@@ -18,15 +20,28 @@ def answer(source, folder, cxx, flags=()):
     return None if library is None else library.answer()
 
 
-def test_other_flags_make_another_library(tmp_path, compiler):
+def kept(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.glob("*.so")}
+
+
+def test_each_set_of_flags_has_its_library_and_keeps_it(tmp_path, compiler):
     source = tmp_path / "answer.cpp"
     source.write_text('extern "C" int answer() { return ANSWER; }\n')
     assert answer(source, tmp_path, compiler, ("-DANSWER=1",)) == 1
     assert answer(source, tmp_path, compiler, ("-DANSWER=2",)) == 2
-    kept = sorted(tmp_path.glob("*.so"))
+    before = kept(tmp_path)
+    assert len(before) == 2
     native.load.cache_clear()  # as another process would
     assert answer(source, tmp_path, compiler, ("-DANSWER=1",)) == 1
-    assert sorted(tmp_path.glob("*.so")) == kept
+    assert kept(tmp_path) == before
+
+
+def test_another_compiler_has_its_own_library(tmp_path, compiler):
+    source, other = tmp_path / "answer.cpp", tmp_path / "another-compiler"
+    source.write_text('extern "C" int answer() { return 3; }\n')
+    other.symlink_to(shutil.which(compiler))
+    assert answer(source, tmp_path, compiler) == answer(source, tmp_path, str(other)) == 3
+    assert len(kept(tmp_path)) == 2
 
 
 def test_what_cannot_be_built_is_none_and_leaves_nothing(tmp_path, compiler):

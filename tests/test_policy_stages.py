@@ -6,11 +6,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from metalib.config import load_params
+from metalib.locomotion.families import FAMILIES, family_named
 from metalib.meta_training.policy_search import COUNT_NAMES
+from metalib.randomness import generator
 from metalib.return_files import POLICY_RATES_SCHEMA, load_returns, load_speeds
 from metalib.storage import read_checked_json
 from metalib.trained_policy import TrainedPolicy
 from stages import evaluate_policy, generate_goals, meta_train_policy, train_policy_baseline
+from stages.policies import SearchPlan, trained_policy
 from tests.test_stages import ROOT, edit, refused
 from tools.quick import set_scale
 
@@ -94,6 +98,30 @@ def test_two_runs_give_the_same_bytes_at_any_number_of_workers(copy, monkeypatch
     assert [path for path, content in before.items() if path.read_bytes() != content] == []
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_lambda_and_the_first_deviation_are_those_of_the_family(name):
+    params = load_params(ROOT / "params.yaml")
+    lam = {family: 0.1 + 0.1 * index for index, family in enumerate(FAMILIES)}
+    log_std = {family: -0.1 - 0.1 * index for index, family in enumerate(FAMILIES)}
+    family = family_named(name)
+    plan = SearchPlan(
+        method="pretrained",
+        family=family,
+        shared=params.policy.model_copy(update={"lam": lam, "log_std": log_std}),
+        settings=params.train_policy_baseline,
+        rule=None,
+        inner_steps=0,
+        surrogate="likelihood_ratio",
+        n_steps=0,
+        validation=family.draw_goals(generator(0, "validation goals"), 2),
+    )
+    search, phi = plan.search(0, threads=1), plan.initial_phi(0)
+    assert search.adaptation.lam == lam[name]
+    assert phi[-family.action_size :].tolist() == pytest.approx([log_std[name]] * family.action_size)
+    left = trained_policy(plan, [search.start(phi, 0)], {})
+    assert (left.lam, left.settings["lam"], left.settings["initial_log_std"]) == (lam[name], lam[name], log_std[name])
+
+
 @pytest.mark.parametrize("call", [meta_train_policy.main, train_policy_baseline.main])
 def test_an_unknown_family_is_refused(copy, capsys, call):
     error = refused(capsys, call, "cheetah_velo", DATA, MAML)
@@ -108,6 +136,9 @@ def test_an_unknown_family_is_refused(copy, capsys, call):
         ("activation: tanh", "activation: tan", "activation: 'tan' is not allowed"),
         ("inner_rate: {cheetah_vel", "inner_rate: {cheetah_fly", "cheetah_fly"),
         ("later_rates: 0.5", "later_rates: 1.5", "later_rates: 1.5"),
+        ("lam: {cheetah_vel: 0.95", "lam: {cheetah_vel: 1.5", "policy.lam.cheetah_vel: 1.5"),
+        ("lam: {cheetah_vel: 0.95, ", "lam: {", "policy.lam"),
+        ("log_std: {cheetah_vel", "log_std: {cheetah", "should be one of cheetah_vel"),
         ("evaluate_policy: {rollouts: [2, 4]}", "evaluate_policy: {rollouts: [0]}", "evaluate_policy.rollouts.0: 0"),
     ],
 )

@@ -219,9 +219,10 @@ def test_a_copy_made_again_keeps_what_git_ignores_and_drops_what_is_gone(reposit
 
 @pytest.mark.parametrize("first_order", [True, False])
 def test_the_variants_of_the_lstm_meta_learner_differ_in_one_setting(tmp_path, first_order):
-    settings = lstm_variants.write_settings(tmp_path / "params.yaml", first_order, 7, 10, 0.02, "none")
+    settings = lstm_variants.write_settings(tmp_path / "params.yaml", first_order, 7, 10, 0.02, "none", 3)
     written, standard = load_params(tmp_path / "params.yaml"), load_params(ROOT / "params.yaml")
     changes = {"first_order": first_order, "shots": (10,), "meta_steps": 7, "learning_rate": 0.02, "decay": "none"}
+    changes["seeds"] = (3,)
     assert written.meta_train_lstm == standard.meta_train_lstm.model_copy(update=changes)
     assert written.network == standard.network
     assert settings["inner_steps"] == standard.meta_train_lstm.inner_steps

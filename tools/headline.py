@@ -15,11 +15,11 @@ from metalib.storage import write_text
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- written by python -m tools.headline -->\n", "<!-- end of what it writes -->"
 HEAD = """\
-| after adaptation | MAML | LSTM meta-learner | pretrained | oracle | beside it |
+| task: what is measured | MAML | LSTM meta-learner | pretrained | oracle | beside it |
 |---|---:|---:|---:|---:|---|
 """
 TASKS = {
-    "cheetah_dir": "Half-cheetah, wanted direction: return after one gradient step on 20 rollouts",
+    "cheetah_dir": "Half-cheetah, wanted direction",
     "cheetah_vel": "Half-cheetah, wanted speed",
     "ant_dir": "Ant, wanted direction",
     "ant_vel": "Ant, wanted speed",
@@ -30,7 +30,12 @@ Metrics = Mapping[str, Any]
 def main(root: Annotated[Path, typer.Option(help="The project.", show_default="this one")] = ROOT) -> None:
     """Rewrite the part of README.md between its two comments; a test holds README to it."""
     readme = root / "README.md"
-    write_text(readme, replaced(readme.read_text(), headline(root)))
+    try:
+        block = headline(root)
+    except KeyError as error:
+        typer.echo(f"the results lack {error}, which README states; run `dvc repro` at default scale first", err=True)
+        raise typer.Exit(1) from error
+    write_text(readme, replaced(readme.read_text(), block))
 
 
 def replaced(page: str, block: str) -> str:
@@ -49,8 +54,9 @@ def replaced(page: str, block: str) -> str:
 def headline(root: Path) -> str:
     """Return the block: a table of what learners reach, what meta-learning needs, and its speed."""
     metrics = json.loads((root / "reports" / "metrics.json").read_text())
-    published = read_table(root / "published" / "maml_figure5_locomotion.csv", {"task", "method", "return_mean"})
-    measured = read_table(root / "reports" / "tables" / "locomotion.csv", {"task", "method", "env_steps"})
+    columns = {"task", "method", "rollouts", "gradient_step", "return_mean", "env_steps"}
+    published = read_table(root / "published" / "maml_figure5_locomotion.csv", columns)
+    measured = read_table(root / "reports" / "tables" / "locomotion.csv", columns)
     speed = json.loads((root / "benchmarks" / "results" / "meta_step.json").read_text())
     rows = [
         *regression_rows(metrics["sinusoid"]),
@@ -91,19 +97,29 @@ def classification_rows(metrics: Metrics) -> list[list[str]]:
 
 
 def locomotion_rows(metrics: Metrics, measured: pd.DataFrame, published: pd.DataFrame) -> list[list[str]]:
-    """Return the rows on half-cheetahs and ants, K = 20, after one gradient step."""
+    """Return the rows on half-cheetahs and ants, after one gradient step on the fewest rollouts K that were run."""
     rows = []
-    for task, what in TASKS.items():
+    for task, name in TASKS.items():
         found = metrics[task]
         returns = [found[method]["return_step1"] for method in ("maml", "pretrained")]
         maml, pretrained, oracle = (f"{value:.0f}" for value in (*returns, found["oracle"]["return_step0"]))
-        here = measured[(measured.task == task) & (measured.method == "maml")].env_steps.iloc[0]
-        of_maml = published[(published.task == task) & (published.method == "maml") & (published.rollouts == 20)]
-        theirs = of_maml[of_maml.gradient_step == 1].iloc[0]
-        steps = "" if math.isnan(theirs.env_steps) else f" at {theirs.env_steps / 1e6:.0f} M environment steps"
-        beside = f"published MAML {theirs.return_mean:.0f}{steps}; here {here / 1e6:.1f} M"
+        ours = measured[(measured.task == task) & (measured.method == "maml")]
+        k = int(ours.rollouts.min())
+        what = f"{name}: return after one gradient step on {k} rollouts"
+        beside = f"{_published(task, k, published)}; here {ours.env_steps.iloc[0] / 1e6:.1f} M environment steps"
         rows.append([what, maml, "", pretrained, oracle, beside])
     return rows
+
+
+def _published(task: str, k: int, table: pd.DataFrame) -> str:
+    """Return MAML's published return after one step at the same K, and after how many environment steps, if given."""
+    of_task = table[(table.task == task) & (table.method == "maml") & (table.gradient_step == 1)]
+    at_k = of_task[of_task.rollouts == k]
+    if at_k.empty:
+        return f"nothing published at K = {k}"
+    value, env_steps = at_k[["return_mean", "env_steps"]].iloc[0]
+    steps = "steps not given" if math.isnan(env_steps) else f"{env_steps / 1e6:.0f} M"
+    return f"published MAML {value:.0f} ({steps})"
 
 
 def needs(metrics: Metrics) -> str:

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from metalib.randomness import generator
 from metalib.reporting.style import METHOD_STYLES, figure_style, png
 from metalib.reporting.tables import error_rows, finite
+from metalib.reporting.wording import counted
 from metalib.score_files import ConditionScores
 
 EXPERIMENTS = {"training_tasks": "distinct training tasks", "layers": "hidden layers", "units": "units a layer"}
@@ -53,7 +54,7 @@ def report_context(table: pd.DataFrame) -> dict[str, Any]:
     return {
         "steps": steps,
         "n_tasks": int(table["n_tasks"].max()),
-        "n_seeds": int(last.loc[last["experiment"] == "training_tasks", "n_seeds"].max()),
+        "seeds": counted(last.loc[last["experiment"] == "training_tasks", "n_seeds"], "training seed"),
         "fewest": tried[0],
         "error_fewest": by_tasks[str(tried[0])],
         "error_all": by_tasks[ALL_TASKS],

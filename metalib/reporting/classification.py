@@ -143,7 +143,7 @@ def headline(table: pd.DataFrame, steps: Mapping[tuple[str, int, int], int]) -> 
 def headline_metrics(table: pd.DataFrame, steps: Mapping[tuple[str, int, int], int]) -> dict[str, Any]:
     """Return the figures for ``dvc metrics``: accuracies in 0..1 after each method's own steps."""
     return {
-        f"{row['way']}way_{row['shot']}shot": {m: round(a / 100, 4) for m, a in row["accuracy"].items()}
+        f"{row['way']}way_{row['shot']}shot": {m: round(a / 100, 6) for m, a in row["accuracy"].items()}
         for row in headline(table, steps)
     }
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from metalib.reporting.returns import at_smallest_k
 from metalib.reporting.style import METHOD_STYLES
+from metalib.reporting.wording import counted, either
 
 TASK_NAMES = {
     "cheetah_vel": "half-cheetah, velocity",
@@ -16,17 +17,6 @@ TASK_NAMES = {
     "point_navigation": "point navigation",
 }
 DIRECTION_TASKS = ("cheetah_dir", "ant_dir")
-
-
-def counted(numbers: Iterable[int], noun: str) -> str:
-    """Return how many there are of a noun, e.g. "1 seed", "2 seeds", or "1 to 3 seeds" where the numbers differ."""
-    low, high = min(numbers := list(numbers)), max(numbers)
-    return f"{low if low == high else f'{low} to {high}'} {noun}{'s' * (high != 1)}"
-
-
-def either(numbers: Iterable[int]) -> str:
-    """Return the different numbers in order, e.g. "20" or "20 or 40"."""
-    return " or ".join(str(number) for number in sorted(set(numbers)))
 
 
 def headline(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from metalib.reporting.locomotion import DIRECTION_TASKS, TASK_NAMES, counted, either
+from metalib.reporting.locomotion import DIRECTION_TASKS, TASK_NAMES
 from metalib.reporting.returns import at_largest_k, at_smallest_k, drawn_beside
 from metalib.reporting.style import METHOD_STYLES, MethodStyle, figure_style, png, smooth
+from metalib.reporting.wording import counted, either
 from metalib.return_files import METHODS, Speeds
 
 Stroke = Literal["-", "--", ":", ""]

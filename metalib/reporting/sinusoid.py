@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metalib.reporting.style import METHOD_STYLES
 from metalib.reporting.tables import beside_published, examples_needed, own_shots, steps_needed
+from metalib.reporting.wording import counted
 from metalib.score_files import Scores
 from metalib.tasks.dataset import TaskSet
 
@@ -50,7 +51,7 @@ def report_context(
         "query_points": query_points,
         "shots": sorted(int(k) for k in table["test_shots"].unique()),
         "n_tasks": int(table["n_tasks"].max()),
-        "n_seeds": int(table["n_seeds"].max()),
+        "seeds": counted(table["n_seeds"], "training seed"),
         "headline": _headline(shown, steps, min(settings["lstm"]["inner_steps"], steps)),
         "summary_table": _summary_table(shown, steps),
         "steps_table": _named(steps_needed(shown, targets)),
