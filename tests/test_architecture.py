@@ -130,26 +130,30 @@ def sections_read(name):
     return read - {"model_dump", "model_copy"}
 
 
+BY_TASK = ("meta_train_policy", "train_policy_baseline")
+"""Stages that declare settings key by key, so that what is edited for one task reruns that task."""
+
+
 @pytest.mark.parametrize("name", GRAPH)
 def test_a_stage_declares_every_section_it_reads(name):
-    read = sections_read(name)
-    counts = YAML(typ="safe").load((ROOT / "params.yaml").read_text())["scales"]["default"]
-    expected = read | {f"scales.${{scale}}.{section}" for section in read if section in counts}
-    assert {whole_section(param) for param in declared_params(name)} == expected
+    settings = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    counts = settings["scales"]["default"]
+    expected = set()
+    for section in sections_read(name):
+        expected |= of_section(section, settings[section], by_key=name in BY_TASK)
+        if section in counts:
+            by_key = name in BY_TASK and section != "policy"
+            expected |= of_section(f"scales.${{scale}}.{section}", counts[section], by_key)
+    assert declared_params(name) == expected
 
 
-def whole_section(param):
-    """Return the section of counts that a stage declares key by key, all of them; else what is declared."""
-    scale, _, rest = param.removeprefix("scales.").partition(".")
-    section, _, key = rest.partition(".")
-    return f"scales.{scale}.{section}" if param.startswith("scales.") and key else param
-
-
-@pytest.mark.parametrize("name", ["meta_train_policy", "train_policy_baseline"])
-def test_counts_declared_key_by_key_are_all_declared(name):
-    counts = YAML(typ="safe").load((ROOT / "params.yaml").read_text())["scales"]["default"][name]
-    keys = {f"{key}.${{item}}" if key == "meta_steps" else key for key in counts}
-    assert {p for p in declared_params(name) if p.count(".") > 2} == {f"scales.${{scale}}.{name}.{key}" for key in keys}
+def of_section(section, settings, by_key):
+    """Return what a stage is to declare of a section: the section, or every key of it, of those by task one task's."""
+    if not by_key:
+        return {section}
+    tasks = {"cheetah_vel", "cheetah_dir", "ant_vel", "ant_dir", "point_navigation"}
+    by_task = {key for key, value in settings.items() if isinstance(value, dict) and value.keys() == tasks}
+    return {f"{section}.{key}{'.${item}' if key in by_task else ''}" for key in settings}
 
 
 def declared_params(name):
