@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from metalib.locomotion.families import FAMILIES
 from tools.import_closure import import_closure
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,10 +140,10 @@ def test_a_stage_declares_every_section_it_reads(name):
     settings = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     counts = settings["scales"]["default"]
     expected = set()
+    by_key = name in BY_TASK
     for section in sections_read(name):
-        expected |= of_section(section, settings[section], by_key=name in BY_TASK)
+        expected |= of_section(section, settings[section], by_key)
         if section in counts:
-            by_key = name in BY_TASK and section != "policy"
             expected |= of_section(f"scales.${{scale}}.{section}", counts[section], by_key)
     assert declared_params(name) == expected
 
@@ -151,8 +152,7 @@ def of_section(section, settings, by_key):
     """Return what a stage is to declare of a section: the section, or every key of it, of those by task one task's."""
     if not by_key:
         return {section}
-    tasks = {"cheetah_vel", "cheetah_dir", "ant_vel", "ant_dir", "point_navigation"}
-    by_task = {key for key, value in settings.items() if isinstance(value, dict) and value.keys() == tasks}
+    by_task = {key for key, value in settings.items() if isinstance(value, dict) and value.keys() == set(FAMILIES)}
     return {f"{section}.{key}{'.${item}' if key in by_task else ''}" for key in settings}
 
 
