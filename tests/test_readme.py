@@ -97,11 +97,12 @@ def _project(tmp_path):
     ]
     by_step = {1: 0.014, 5: 0.026, 10: 0.044}
     kinds = [(method, k, at) for method in ("lstm", "maml") for k in (5, 10) for at in (5, 10)]
-    asked = ("maml", 10, 5)
+    asked, shots = ("maml", 10, 5), "method,train_shots,test_shots"
     errors = [
-        f"{','.join(map(str, kind))},{points},{step},{7 + by_step.get(step, 9) if (kind, points) == (asked, 600) else 90}"
+        f"{','.join(map(str, kind))},{points},{step},{7 + by_step.get(step, 9) if is_asked else 90}"
         for kind in kinds
         for points in (5, 600)
+        for is_asked in [kind == asked and points == 600]
         for step in (0, 1, 2, 5, 10)
     ]
     others = [
@@ -117,9 +118,8 @@ def _project(tmp_path):
         "reports/tables/locomotion.csv": header + "\n".join(measured),
         "published/maml_figure5_locomotion.csv": header + "\n".join(published),
         "benchmarks/results/meta_step.json": json.dumps(speed),
-        "reports/tables/sinusoid.csv": "method,train_shots,test_shots,query_points,gradient_step,mse_mean\n"
-        + "\n".join(errors),
-        "published/sinusoid.csv": "method,train_shots,test_shots,gradient_steps,mse\n" + "\n".join(others),
+        "reports/tables/sinusoid.csv": f"{shots},query_points,gradient_step,mse_mean\n" + "\n".join(errors),
+        "published/sinusoid.csv": f"{shots},gradient_steps,mse\n" + "\n".join(others),
         f"{LONGER}/tables/locomotion.csv": header + "\n".join(longer),
         f"{LONGER}/run.json": json.dumps({"shortened": [77, {"ant_vel": 1500}]}),
         "README.md": f"before\n{BEGIN}as it was\n{END}\nafter\n",

@@ -134,7 +134,8 @@ def longer_sentence(longer: pd.DataFrame, meta_steps: int) -> str:
     after = longer[(longer.rollouts == 20) & (longer.gradient_step == 1)].set_index("method").return_mean
     return (
         f"Ant velocity is where longer training turns the order: after {meta_steps} meta-steps the pretrained policy "
-        f"returns {after['pretrained']:.0f} after one gradient step, MAML {after['maml']:.0f} ([the run]({LONGER}/README.md))."
+        f"returns {after['pretrained']:.0f} after one gradient step, MAML {after['maml']:.0f} "
+        f"([the run]({LONGER}/README.md))."
     )
 
 
@@ -143,13 +144,8 @@ def published_sentence(errors: pd.DataFrame, published: pd.DataFrame) -> str:
     most = errors[errors.query_points == errors.query_points.max()]
     theirs = _between_shots(published).set_index("gradient_steps").mse
     ours = _between_shots(most).set_index("gradient_step").mse_mean[theirs.index]
-    steps, here, there = (
-        " / ".join(texts)
-        for texts in (
-            [str(step) for step in theirs.index],
-            *([f"{e:.2f}" for e in column] for column in (ours, theirs)),
-        )
-    )
+    steps = " / ".join(str(step) for step in theirs.index)
+    here, there = (" / ".join(f"{error:.2f}" for error in column) for column in (ours, theirs))
     return (
         f"Trained at K = 10 and tested at K = 5, MAML's error on sine waves is {here} after {steps} gradient steps "
         f"(published: {there}): a few tasks overshoot when pushed further than they were trained for."
