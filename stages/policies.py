@@ -89,6 +89,11 @@ class SearchPlan:
         return self.settings.rollouts[self.family.body]
 
     @property
+    def log_std(self) -> float:
+        """Log standard deviation of actions with which training starts."""
+        return self.shared.log_std[self.family.name]
+
+    @property
     def lam(self) -> float:
         """Lambda of the advantages."""
         return self.shared.lam[self.family.name]
@@ -99,9 +104,7 @@ class SearchPlan:
 
     def initial_phi(self, seed: int) -> Tensor:
         """Draw the meta-parameters ``[n_phi]`` with which training starts."""
-        theta = self.policy.initial_theta(
-            generator(seed, "initial theta"), self.shared.log_std[self.family.name], self.shared.output_scale
-        )
+        theta = self.policy.initial_theta(generator(seed, "initial theta"), self.log_std, self.shared.output_scale)
         return join(theta, self.rule.initial_omega(generator(seed, "initial omega"))) if self.rule else theta
 
     def search(self, seed: int, threads: int) -> PolicySearch:
@@ -133,10 +136,19 @@ class SearchPlan:
         return {
             "method": self.method,
             "family": self.family.name,
-            "policy": self.shared.model_dump(mode="json"),
-            "settings": self.settings.model_dump(mode="json"),
+            "policy": self._own(self.shared.model_dump(mode="json")),
+            "settings": self._own(self.settings.model_dump(mode="json")),
             "validation": self.validation.tolist(),
         }
+
+    def _own(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Return settings without what those by task family or by body say of others."""
+        mine = (self.family.name, self.family.body)
+
+        def own(value: Any) -> Any:
+            return next((value[name] for name in mine if isinstance(value, dict) and name in value), value)
+
+        return {key: own(value) for key, value in settings.items()}
 
 
 def search_policy(plan: SearchPlan, seed: int, threads: int, trainer: Trainer, control: Control) -> SearchState:
@@ -200,7 +212,7 @@ def trained_policy(plan: SearchPlan, states: list[SearchState], versions: dict[s
     settings = {
         "hidden": list(plan.shared.hidden),
         "activation": plan.shared.activation,
-        "initial_log_std": plan.shared.log_std[plan.family.name],
+        "initial_log_std": plan.log_std,
         "initial_output_scale": plan.shared.output_scale,
         "timing": plan.shared.timing,
         "horizon": plan.shared.horizon[plan.family.body],

@@ -1,4 +1,4 @@
-"""Compiled sources are kept between runs, under a key of source, compiler and flags."""
+"""Compiled sources are kept between runs, under a key of source, compiler, its version and flags."""
 
 import shutil
 
@@ -42,6 +42,18 @@ def test_another_compiler_has_its_own_library(tmp_path, compiler):
     other.symlink_to(shutil.which(compiler))
     assert answer(source, tmp_path, compiler) == answer(source, tmp_path, str(other)) == 3
     assert len(kept(tmp_path)) == 2
+
+
+def test_an_upgraded_compiler_builds_anew(tmp_path, compiler):
+    source, upgraded = tmp_path / "answer.cpp", tmp_path / "upgraded"
+    source.write_text('extern "C" int answer() { return 4; }\n')
+    for version in (1, 2):
+        script = f'#!/bin/sh\n[ "$1" = --version ] && echo {version} || exec {compiler} "$@"\n'
+        upgraded.write_text(script)
+        upgraded.chmod(0o755)
+        native.load.cache_clear()
+        assert answer(source, tmp_path, str(upgraded)) == 4
+        assert len(kept(tmp_path)) == version
 
 
 def test_what_cannot_be_built_is_none_and_leaves_nothing(tmp_path, compiler):

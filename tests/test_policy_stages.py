@@ -98,13 +98,9 @@ def test_two_runs_give_the_same_bytes_at_any_number_of_workers(copy, monkeypatch
     assert [path for path, content in before.items() if path.read_bytes() != content] == []
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_lambda_and_the_first_deviation_are_those_of_the_family(name):
-    params = load_params(ROOT / "params.yaml")
-    lam = {family: 0.1 + 0.1 * index for index, family in enumerate(FAMILIES)}
-    log_std = {family: -0.1 - 0.1 * index for index, family in enumerate(FAMILIES)}
-    family = family_named(name)
-    plan = SearchPlan(
+def pretrained_plan(name, lam, log_std):
+    params, family = load_params(ROOT / "params.yaml"), family_named(name)
+    return SearchPlan(
         method="pretrained",
         family=family,
         shared=params.policy.model_copy(update={"lam": lam, "log_std": log_std}),
@@ -115,11 +111,30 @@ def test_lambda_and_the_first_deviation_are_those_of_the_family(name):
         n_steps=0,
         validation=family.draw_goals(generator(0, "validation goals"), 2),
     )
+
+
+LAM = {family: 0.1 + 0.1 * index for index, family in enumerate(FAMILIES)}
+LOG_STD = {family: -0.1 - 0.1 * index for index, family in enumerate(FAMILIES)}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_lambda_and_the_first_deviation_are_those_of_the_family(name):
+    plan = pretrained_plan(name, LAM, LOG_STD)
     search, phi = plan.search(0, threads=1), plan.initial_phi(0)
-    assert search.adaptation.lam == lam[name]
-    assert phi[-family.action_size :].tolist() == pytest.approx([log_std[name]] * family.action_size)
+    assert search.adaptation.lam == LAM[name]
+    size = plan.family.action_size
+    assert phi[-size:].tolist() == pytest.approx([LOG_STD[name]] * size)
     left = trained_policy(plan, [search.start(phi, 0)], {})
-    assert (left.lam, left.settings["lam"], left.settings["initial_log_std"]) == (lam[name], lam[name], log_std[name])
+    assert (left.lam, left.settings["lam"], left.settings["initial_log_std"]) == (LAM[name], LAM[name], LOG_STD[name])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_saved_state_is_known_by_what_the_family_itself_is_told(name):
+    before = pretrained_plan(name, LAM, LOG_STD).determinants()
+    changed = {
+        family: pretrained_plan(name, LAM | {family: 0.9}, LOG_STD).determinants() != before for family in FAMILIES
+    }
+    assert changed == {family: family == name for family in FAMILIES}
 
 
 @pytest.mark.parametrize("call", [meta_train_policy.main, train_policy_baseline.main])

@@ -37,7 +37,8 @@ def load(
         extra_flags: a tuple, of what the compiler is told after the source: where headers and libraries are.
         mode: of ``ctypes.CDLL``.
     """
-    key = hashlib.sha256(repr((machine_key(source), cxx, tuple(extra_flags))).encode()).hexdigest()[:16]
+    depends_on = (machine_key(source), cxx, _version(cxx), tuple(extra_flags))
+    key = hashlib.sha256(repr(depends_on).encode()).hexdigest()[:16]
     library = folder / f"{source.stem}-{key}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,6 +49,12 @@ def load(
             return None
         partial.replace(library)
     return ctypes.CDLL(str(library), mode=mode)
+
+
+def _version(cxx: str) -> str:
+    """Return what the compiler says of itself, so that an upgraded one builds anew."""
+    said = subprocess.run([cxx, "--version"], capture_output=True, text=True, check=False)
+    return said.stdout
 
 
 def machine_key(source: Path) -> str:
