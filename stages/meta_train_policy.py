@@ -32,8 +32,9 @@ def main(
     """Meta-train one initial policy that adapts to a goal from K rollouts (settings: policy, meta_train_policy).
 
     A meta-step collects rollouts of many tasks before and after an inner step and moves the initial policy by one
-    trust-region step through the inner step (Finn et al. 2017, section 5.3). The parameters that are best on the
-    validation goals are kept. Writes policy.safetensors (all seeds) and curves.tsv (returns against environment steps).
+    trust-region step through the inner step (Finn et al. 2017, section 5.3). The first of them may take no inner step
+    (pretraining), and so learn what all goals have in common. The parameters that are best on the validation goals are
+    kept. Writes policy.safetensors (all seeds) and curves.tsv (returns against environment steps).
     """
     with stage(f"meta_train_policy@{family}", params) as run:
         plan = _plan(run.params, family, dataset)
@@ -57,18 +58,22 @@ def _plan(params: Params, family_name: str, dataset: Path) -> SearchPlan:
         settings=settings,
         rule=None,
         inner_steps=settings.inner_steps,
+        pretraining=settings.pretraining[family_name],
         surrogate=settings.surrogate,
         n_steps=settings.meta_steps[family_name],
         validation=load_goals(dataset, "validation", family),
     )
-    return plan.with_rule(_rule(settings, family_name, plan.policy.n_parameters))
+    return plan.with_rule(_rule(settings, plan))
 
 
-def _rule(settings: MetaTrainPolicySettings, family: str, n_parameters: int) -> UpdateRule:
-    rate = settings.inner_rate[family]
+def _rule(settings: MetaTrainPolicySettings, plan: SearchPlan) -> UpdateRule:
+    rates, first_order = settings.inner_rate, settings.first_order
+    if plan.pretraining_steps:
+        rates, first_order = settings.pretrained_inner_rate, settings.pretrained_first_order
+    rate = rates[plan.family.name]
     if settings.rule == "meta_sgd":
-        return MetaSGD(n_parameters, rate, settings.first_order)
-    return GradientDescent(rate, settings.first_order)
+        return MetaSGD(plan.policy.n_parameters, rate, first_order)
+    return GradientDescent(rate, first_order)
 
 
 if __name__ == "__main__":

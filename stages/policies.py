@@ -1,5 +1,6 @@
 """Policies as the stages train them: settings into values, one search a seed, state saved on the way."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class SearchPlan:
         settings: of the outer loop.
         rule: how the policy adapts; None without inner steps.
         inner_steps: T.
+        pretraining: the part of the meta-steps, from the first, that takes no inner step.
         surrogate: what adaptation lowers.
         n_steps: meta-steps; 0 keeps the policy as it starts.
         validation: goals by which the best parameters are chosen.
@@ -60,6 +62,7 @@ class SearchPlan:
     settings: TrustRegionSettings
     rule: UpdateRule | None
     inner_steps: int
+    pretraining: float
     surrogate: str
     n_steps: int
     validation: Tensor
@@ -87,6 +90,11 @@ class SearchPlan:
     def rollouts(self) -> int:
         """K."""
         return self.settings.rollouts[self.family.body]
+
+    @property
+    def pretraining_steps(self) -> int:
+        """Meta-steps that take no inner step, the first ones."""
+        return int(self.pretraining * self.n_steps)
 
     @property
     def log_std(self) -> float:
@@ -118,13 +126,13 @@ class SearchPlan:
         return PolicySearch(
             PolicyAdaptation(sampler, rule, loss, self.shared.gamma, self.lam),
             self.inner_steps,
+            self.pretraining_steps,
             TrustRegion(
                 self.settings.kl_bound[self.family.name],
                 self.settings.conjugate_gradient_steps,
                 self.settings.damping,
             ),
             self.settings.meta_batch[body],
-            self.inner_steps == 0,
             self.settings.curvature_thinning,
             self.validation,
             self.settings.validate_every,
@@ -169,7 +177,7 @@ def search_policy(plan: SearchPlan, seed: int, threads: int, trainer: Trainer, c
 
 def _how_it_goes(plan: SearchPlan, state: SearchState, steps: int) -> str:
     env_steps, before, after, _ = state.curve[steps - 1].tolist()
-    returns = f"return {before:.1f}" + (f", adapted {after:.1f}" if plan.inner_steps else "")
+    returns = f"return {before:.1f}" + (f", adapted {after:.1f}" if math.isfinite(after) else "")
     return f"({returns}, {env_steps / 1e6:.2f} M environment steps)"
 
 
@@ -218,6 +226,7 @@ def trained_policy(plan: SearchPlan, states: list[SearchState], versions: dict[s
         "horizon": plan.shared.horizon[plan.family.body],
         "observation_scale": plan.shared.observation_scale[plan.family.body],
         "meta_steps": plan.n_steps,
+        "pretraining_steps": plan.pretraining_steps if plan.inner_steps else None,
         "rollouts": plan.rollouts,
         "meta_batch": plan.settings.meta_batch[plan.family.body],
         "gamma": plan.shared.gamma,

@@ -58,6 +58,7 @@ def _plan(params: Params, method: str, family_name: str, dataset: Path) -> Searc
         settings=settings,
         rule=None,
         inner_steps=0,
+        pretraining=0.0,
         surrogate="likelihood_ratio",
         n_steps=0 if method == "random" else settings.meta_steps[family_name],
         validation=load_goals(dataset, "validation", family),

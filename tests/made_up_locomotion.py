@@ -78,13 +78,13 @@ def made_up_settings(task, n_seeds=2):
     policy |= {"observation_scale": {"velocities": 0.1, "contact_forces": 0.0} if body == "ant" else {}}
     loop = {"meta_batch": 20, "gamma": 0.99, "rollouts": 20, "kl_bound": 0.02 if body == "ant" else 0.01}
     loop |= {"lam": 0.9 if task == "ant_vel" else 0.95}
-    rest = {"rule": None, "surrogate": "likelihood_ratio", "versions": {"torch": "2"}}
+    rest = {"pretraining_steps": None, "rule": None, "surrogate": "likelihood_ratio", "versions": {"torch": "2"}}
     none = {"non_finite_rollouts": 0, "singular_baseline_fits": 0, "failed_line_searches": 0}
     some = {"non_finite_rollouts": 3, "singular_baseline_fits": 0, "failed_line_searches": 1}
     rule = {"kind": "gradient_descent", "rate": 0.1, "first_order": False}
     trained = {**policy, **loop, **rest, "meta_steps": 60, "best_meta_step": [40, 60][:n_seeds]}
     return {
-        "maml": {**trained, "rule": rule, **some},
+        "maml": {**trained, "pretraining_steps": 24 if task == "ant_vel" else 0, "rule": rule, **some},
         "pretrained": {**trained, **none},
         "random": {**policy, **loop, **rest, **none, "meta_steps": 0, "best_meta_step": [0] * n_seeds},
         "oracle": {**trained, "meta_steps": 50, **none},

@@ -33,11 +33,11 @@ def adaptation(rule=GradientDescent(RATE), view=VIEW, rollouts=10, horizon=10, t
     return PolicyAdaptation(sampler, rule, SURROGATES["likelihood_ratio"](policy), 0.99, 1.0)
 
 
-def search(adapts=None, inner_steps=1, bound=0.02, seed=0, meta_batch=8, goal_per_rollout=False, validate_every=5):
+def search(adapts=None, inner_steps=1, bound=0.02, seed=0, meta_batch=8, validate_every=5, pretraining_steps=0):
     goals = POINT.draw_goals(generator(0, "validation goals"), 8)
     region = TrustRegion(bound)
     adapts = adapts or adaptation()
-    return PolicySearch(adapts, inner_steps, region, meta_batch, goal_per_rollout, 1, goals, validate_every, seed)
+    return PolicySearch(adapts, inner_steps, pretraining_steps, region, meta_batch, 1, goals, validate_every, seed)
 
 
 def trained(method="maml", rule=GradientDescent(RATE), phi=None, **changes):  # noqa: B008 (a value)

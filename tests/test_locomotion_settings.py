@@ -46,6 +46,7 @@ def test_methods_with_the_same_settings_share_a_row(settings):
         ["initial_log_std", "MAML, pretrained, random, oracle"],
         ["observation_scale", "MAML, pretrained, random, oracle"],
         ["kl_bound", "MAML, pretrained, oracle"],  # an untrained policy has none
+        ["pretraining_steps", "MAML"],
         ["rule", "MAML"],
         ["meta_steps", "MAML, pretrained"],
         ["meta_steps", "oracle"],

@@ -59,17 +59,28 @@ def test_the_oracle_learns_to_go_to_the_goal_it_is_shown():
     of = search(adaptation(view=WITH_GOAL), inner_steps=0, bound=0.05)
     state = run(of, start(WITH_GOAL), 12)
     assert state.best_return.item() > validation_return(of, start(WITH_GOAL), 0) + 5
-    assert torch.equal(column(state, "return_before"), column(state, "return_after"))
+    assert column(state, "return_after").isnan().all()
 
 
 def test_pretraining_has_a_goal_for_each_rollout():
-    of = search(inner_steps=0, goal_per_rollout=True, meta_batch=3)
+    of = search(inner_steps=0, meta_batch=3)
     state = run(of, start(), 2)
     goals = POINT.draw_goals(generator(0, "meta-training goals", 0), 3 * 10).view(3, 10, 2)
     numbers = generator(0, "meta-training rollouts, iterate 0", 0)
     found = collect(POINT, small_policy(), start().expand(3, -1), goals, 10, 10, numbers, threads=1)
     assert column(state, "return_before")[0].item() == found.returns.mean().item()
     assert column(state, "env_steps")[0].item() == found.mask.sum().item()
+
+
+def test_pretraining_steps_are_those_of_a_policy_that_does_not_adapt():
+    pretraining, plain = search(pretraining_steps=2, meta_batch=3), search(inner_steps=0, meta_batch=3)
+    *_, before, state = pretraining.run(pretraining.start(start(), 3))
+    expected = run(plain, start(), 2)
+    assert torch.equal(before.phi, expected.phi)
+    for name in ("env_steps", "return_before"):
+        assert torch.equal(column(before, name)[:2], column(expected, name))
+    assert column(state, "return_after").isfinite().tolist() == [False, False, True]
+    assert not torch.equal(state.phi, run(plain, start(), 3).phi)
 
 
 def test_environment_steps_are_those_of_all_iterates():

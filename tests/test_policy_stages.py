@@ -13,6 +13,7 @@ from metalib.randomness import generator
 from metalib.return_files import POLICY_RATES_SCHEMA, load_returns, load_speeds
 from metalib.storage import read_checked_json
 from metalib.trained_policy import TrainedPolicy
+from metalib.update_rules import GradientDescent
 from stages import evaluate_policy, generate_goals, meta_train_policy, train_policy_baseline
 from stages.policies import SearchPlan, trained_policy
 from tests.test_stages import ROOT, edit, refused
@@ -107,6 +108,7 @@ def pretrained_plan(name, lam, log_std):
         settings=params.train_policy_baseline,
         rule=None,
         inner_steps=0,
+        pretraining=0.0,
         surrogate="likelihood_ratio",
         n_steps=0,
         validation=family.draw_goals(generator(0, "validation goals"), 2),
@@ -137,6 +139,18 @@ def test_saved_state_is_known_by_what_the_family_itself_is_told(name):
     assert changed == {family: family == name for family in FAMILIES}
 
 
+def test_a_pretrained_start_has_an_inner_loop_of_its_own(copy):
+    maml = TrainedPolicy.load(MAML / "policy.safetensors")
+    assert (maml.rule, maml.settings["pretraining_steps"]) == (GradientDescent(0.1), 0)
+    edit("ant_dir: 0.0, point_navigation: 0.0}", "ant_dir: 0.0, point_navigation: 0.5}")  # of 5 meta-steps
+    edit("ant_dir: 0.05, point_navigation: 0.1}", "ant_dir: 0.05, point_navigation: 0.03}")
+    meta_train_policy.main(FAMILY, DATA, MAML)
+    maml = TrainedPolicy.load(MAML / "policy.safetensors")
+    assert (maml.rule, maml.settings["pretraining_steps"]) == (GradientDescent(0.03, first_order=True), 2)
+    curves = pd.read_csv(MAML / "curves.tsv", sep="\t")
+    assert curves["return_after"].isna().tolist() == [True, True, False, False, False]
+
+
 @pytest.mark.parametrize("call", [meta_train_policy.main, train_policy_baseline.main])
 def test_an_unknown_family_is_refused(copy, capsys, call):
     error = refused(capsys, call, "cheetah_velo", DATA, MAML)
@@ -151,6 +165,7 @@ def test_an_unknown_family_is_refused(copy, capsys, call):
         ("activation: tanh", "activation: tan", "activation: 'tan' is not allowed"),
         ("inner_rate: {cheetah_vel", "inner_rate: {cheetah_fly", "cheetah_fly"),
         ("later_rates: 0.5", "later_rates: 1.5", "later_rates: 1.5"),
+        ("ant_dir: 0.0, point_navigation: 0.0}", "ant_dir: 1.0, point_navigation: 0.0}", "pretraining.ant_dir: 1.0"),
         ("lam: {cheetah_vel: 0.95", "lam: {cheetah_vel: 1.5", "policy.lam.cheetah_vel: 1.5"),
         ("lam: {cheetah_vel: 0.95, ", "lam: {", "policy.lam"),
         ("log_std: {cheetah_vel", "log_std: {cheetah", "should be one of cheetah_vel"),

@@ -57,9 +57,9 @@ class Case:
         return PolicySearch(
             adaptation=PolicyAdaptation(sampler, GradientDescent(self.inner_rate), loss, GAMMA, LAM),
             inner_steps=1,
+            pretraining_steps=0,
             trust_region=TrustRegion(self.kl_bound),
             meta_batch=self.tasks,
-            goal_per_rollout=False,
             thin=self.thin,
             validation_goals=self.goals(),
             validate_every=n_steps + 1,

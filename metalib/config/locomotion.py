@@ -25,6 +25,7 @@ Scale = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
 LogStd = Annotated[float, Field(strict=True, ge=-20, le=5, allow_inf_nan=False)]
 Lambda = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
+Part = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
 ByFamily = Annotated[dict[FamilyName, Count], Field(min_length=5)]
 
 
@@ -61,9 +62,12 @@ class MetaTrainPolicySettings(TrustRegionSettings):
 
     rule: Literal["gradient_descent", "meta_sgd"]
     inner_rate: Annotated[dict[FamilyName, Positive], Field(min_length=5)]
+    pretrained_inner_rate: Annotated[dict[FamilyName, Positive], Field(min_length=5)]
     inner_steps: InnerSteps
     first_order: StrictBool
+    pretrained_first_order: StrictBool
     surrogate: Literal["likelihood_ratio", "log_probability"]
+    pretraining: Annotated[dict[FamilyName, Part], Field(min_length=5)]
 
 
 class TrainPolicyBaselineSettings(TrustRegionSettings):

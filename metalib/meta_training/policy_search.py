@@ -1,5 +1,6 @@
 """The outer loop for policies: trust-region steps on what adapted policies earn."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -43,14 +44,16 @@ class PolicySearch:
     """MAML with trust-region steps (Finn et al. 2017, algorithm 3, section 5.3); without inner steps, plain TRPO.
 
     A meta-step draws goals, collects rollouts before and after ``inner_steps`` of adaptation, and moves phi by one
-    trust-region step on the surrogate of the adapted policies. Environment steps are those of these rollouts.
+    trust-region step on the surrogate of the adapted policies. Environment steps are those of these rollouts. The
+    first ``pretraining_steps`` of them take no inner step: they teach the start what all goals have in common, from
+    half the rollouts. A meta-step without an inner step draws a new goal for each episode instead of each task.
 
     Args:
         adaptation: how a task's policy adapts.
         inner_steps: T; 0 trains one policy for all goals.
+        pretraining_steps: meta-steps that take no inner step, the first ones.
         trust_region: the outer step.
         meta_batch: tasks a meta-step.
-        goal_per_rollout: a new goal for each episode instead of each task; for policies that do not adapt.
         thin: the curvature is taken on every ``thin``-th state.
         validation_goals: ``[task, goal_size]``, by which the best parameters are chosen.
         validate_every: meta-steps between two looks at them; the last meta-step is looked at in any case.
@@ -59,9 +62,9 @@ class PolicySearch:
 
     adaptation: PolicyAdaptation
     inner_steps: int
+    pretraining_steps: int
     trust_region: TrustRegion
     meta_batch: int
-    goal_per_rollout: bool
     thin: int
     validation_goals: Tensor
     validate_every: int
@@ -85,19 +88,19 @@ class PolicySearch:
             yield state
 
     def _meta_step(self, state: SearchState, step: int) -> SearchState:
+        inner_steps = self.inner_steps if step >= self.pretraining_steps else 0
         iterates = self.adaptation.iterates(
             state.phi,
-            self._draw_goals(step),
-            self.inner_steps,
+            self._draw_goals(step, goal_per_rollout=inner_steps == 0),
+            inner_steps,
             lambda t: generator(self.seed, f"meta-training rollouts, iterate {t}", step),
         )
         outcome = trust_region_step(self._problem(iterates), state.phi, self.trust_region)
         so_far = state.curve[step - 1, 0] if step else 0.0
         taken = sum(int(iterate.found.mask.sum()) for iterate in iterates)
         curve = state.curve.clone()
-        curve[step, :3] = torch.tensor(
-            [so_far + taken, _mean_return(iterates[0].found), _mean_return(iterates[-1].found)], dtype=torch.float64
-        )
+        before, after = _mean_return(iterates[0].found), _mean_return(iterates[-1].found) if inner_steps else math.nan
+        curve[step, :3] = torch.tensor([so_far + taken, before, after], dtype=torch.float64)
         wrong = torch.tensor(
             [
                 sum(int(iterate.found.non_finite.sum()) for iterate in iterates),
@@ -107,10 +110,10 @@ class PolicySearch:
         )
         return state._replace(phi=outcome.phi, curve=curve, counts=state.counts + wrong)
 
-    def _draw_goals(self, step: int) -> Tensor:
+    def _draw_goals(self, step: int, *, goal_per_rollout: bool) -> Tensor:
         family, rollouts = self.adaptation.sampler.family, self.adaptation.sampler.rollouts
         numbers = generator(self.seed, "meta-training goals", step)
-        if self.goal_per_rollout:
+        if goal_per_rollout:
             return family.draw_goals(numbers, self.meta_batch * rollouts).view(self.meta_batch, rollouts, -1)
         return family.draw_goals(numbers, self.meta_batch)
 

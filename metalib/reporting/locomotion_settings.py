@@ -22,6 +22,7 @@ INCIDENTS = {
 }
 """The settings that count what went wrong in training, and how the page names them."""
 SETTING_NOTES = {
+    "pretraining_steps": "the first meta-steps, which take no inner step: one policy for all goals",
     "rollouts": "K of training",
     "meta_batch": "tasks a meta-step",
     "gamma": "discount, in training and adaptation; the returns of this report are not discounted",
@@ -33,7 +34,7 @@ SETTING_NOTES = {
     "initial_output_scale": "times the last layer's weights at the start",
     "observation_scale": "factors of parts of the observation; parts not named are left as they are",
 }
-_OF_TRAINING = ("meta_steps", "meta_batch", "kl_bound", "best_meta_step", *INCIDENTS)
+_OF_TRAINING = ("meta_steps", "pretraining_steps", "meta_batch", "kl_bound", "best_meta_step", *INCIDENTS)
 """Settings that say nothing of a policy that was not trained."""
 
 
