@@ -121,6 +121,21 @@ def test_what_is_said_of_later_rates_follows_from_the_stored_ones():
     assert said([returns("maml", (0.1,)), returns("oracle", ())]) == ""
 
 
+def test_how_maml_departs_from_the_papers_is_told_by_what_was_stored():
+    first, second = GradientDescent(0.1, first_order=True).to_dict(), GradientDescent(0.1).to_dict()
+    longer = {"rule": first, "meta_steps": 1500, "pretraining_steps": 600}
+    plain = {"rule": second, "meta_steps": 60, "pretraining_steps": 0}
+    settings = {"cheetah_vel": {"maml": plain}, "ant_vel": {"maml": longer}, "ant_dir": {"maml": longer}}
+    assert locomotion_settings.departures(settings) == [
+        "no inner step in the first 600 of 1,500 meta-steps, which train one policy for all goals, then "
+        "first-order inner steps, without second derivatives (ant, velocity; ant, direction)"
+    ]
+    assert locomotion_settings.departures({"ant_vel": {"maml": plain | {"rule": first}}}) == [
+        "first-order inner steps, without second derivatives (ant, velocity)"
+    ]
+    assert locomotion_settings.departures({"ant_vel": {"maml": {"rule": "meta_sgd"}, "oracle": longer}}) == []
+
+
 def test_learned_rates_are_told_by_the_rule():
     learned, given = MetaSGD(5, 0.1).to_dict(), GradientDescent(0.1).to_dict()
     assert locomotion_settings.learns_rates({"ant_vel": {"maml": {"rule": learned}}})

@@ -96,6 +96,28 @@ def learns_rates(settings: Settings) -> bool:
     return any((rule.get("kind") if isinstance(rule, Mapping) else rule) == "meta_sgd" for rule in rules)
 
 
+def departures(settings: Settings) -> list[str]:
+    """Return how MAML's training departs from the paper's: what is done, and on which tasks."""
+    found: dict[str, list[str]] = {}
+    for task, methods in settings.items():
+        if way := _departure(methods.get("maml", {})):
+            found.setdefault(way, []).append(TASK_NAMES[task])
+    return [f"{way} ({'; '.join(tasks)})" for way, tasks in found.items()]
+
+
+def _departure(maml: Mapping[str, Any]) -> str:
+    rule, pretraining = maml.get("rule"), maml.get("pretraining_steps")
+    ways = []
+    if pretraining:
+        ways.append(
+            f"no inner step in the first {pretraining:,} of {maml['meta_steps']:,} meta-steps, which train one policy "
+            "for all goals"
+        )
+    if isinstance(rule, Mapping) and rule.get("first_order"):
+        ways.append("first-order inner steps, without second derivatives")
+    return ", then ".join(ways)
+
+
 def incident_rows(settings: Settings) -> pd.DataFrame:
     """Return what went wrong: the counts :data:`INCIDENTS` of each task and trained method; "-" if one was not kept."""
     rows = []
