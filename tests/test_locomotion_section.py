@@ -71,8 +71,8 @@ def test_the_text_fits_results_of_another_shape(made):
     save_speeds(scores / "speeds.safetensors", made_up_speeds("cheetah_vel"))
     text = made(("ant_dir",)).markdown
     for told in (
-        "MAML's training departs from the paper's: no inner step in the first 24 of 60 meta-steps, which train one policy "
-        "for all goals (ant, direction).",
+        "MAML's training departs from the paper's: no inner step in the first 24 of 60 meta-steps, which train one "
+        "policy for all goals (ant, direction).",
         "In this text K = 2,",
         "nearest to ours (ant, direction: MAML at K = 20; ant, direction: pretrained, random at K = 40)",
         "over 40 frozen goals and 1 training seed.",

@@ -21,7 +21,7 @@ HEAD = """\
 """
 TASKS = ("cheetah_dir", "cheetah_vel", "ant_dir", "ant_vel")
 LONGER = "results/paper/ant_vel-750-meta-steps"
-"""A longer run, which README must name beside its row of the default scale: there the order of methods turns."""
+"""A longer run, which README names beside its row of the default scale."""
 Metrics = Mapping[str, Any]
 
 
@@ -67,7 +67,7 @@ def headline(root: Path) -> str:
     errors = read_table(root / "reports" / "tables" / "sinusoid.csv", {"mse_mean", "query_points", "gradient_step"})
     others = read_table(root / "published" / "sinusoid.csv", {"mse", "gradient_steps"})
     sentences = (
-        f"{longer_sentence(longer, steps)} {published_sentence(errors, others)}",
+        f"{longer_sentence(longer, published, steps)} {published_sentence(errors, others)}",
         needs(metrics["ablation"]),
         speed_sentence(speed),
     )
@@ -129,13 +129,17 @@ def _published(task: str, k: int, table: pd.DataFrame) -> str:
     return f"published MAML {value:.0f} ({steps})"
 
 
-def longer_sentence(longer: pd.DataFrame, meta_steps: int) -> str:
+def longer_sentence(longer: pd.DataFrame, published: pd.DataFrame, meta_steps: int) -> str:
     """Return what longer training makes of ant velocity, K = 20, after one step."""
-    after = longer[(longer.rollouts == 20) & (longer.gradient_step == 1)].set_index("method").return_mean
+    at_k = longer[longer.rollouts == 20].set_index(["method", "gradient_step"])
+    maml, pretrained, oracle = (
+        at_k.return_mean[method, step] for method, step in (("maml", 1), ("pretrained", 1), ("oracle", 0))
+    )
+    millions = at_k.env_steps["maml", 1] / 1e6
     return (
-        f"Ant velocity is where longer training turns the order: after {meta_steps} meta-steps the pretrained policy "
-        f"returns {after['pretrained']:.0f} after one gradient step, MAML {after['maml']:.0f} "
-        f"([the run]({LONGER}/README.md))."
+        f"Trained for longer, {meta_steps} meta-steps or {millions:.0f} M environment steps, MAML returns {maml:.0f} "
+        f"on ant velocity after one gradient step, pretrained {pretrained:.0f}, the oracle {oracle:.0f}; "
+        f"{_published('ant_vel', 20, published)} ([the run]({LONGER}/README.md))."
     )
 
 
