@@ -127,6 +127,7 @@ def _training_texts(returns: Sequence[Returns], settings: locomotion_settings.Se
     return {
         "later_rates": locomotion_settings.later_rates(returns),
         "learned_rates": locomotion_settings.learns_rates(settings),
+        "pretrains": any(methods.get("maml", {}).get("pretraining_steps") for methods in settings.values()),
         "departures": locomotion_settings.departures(settings),
         "networks": locomotion_settings.networks(settings),
         "timings": ", ".join(dict.fromkeys(timings)),

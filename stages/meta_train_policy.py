@@ -32,8 +32,9 @@ def main(
     """Meta-train one initial policy that adapts to a goal from K rollouts (settings: policy, meta_train_policy).
 
     A meta-step collects rollouts of many tasks before and after an inner step and moves the initial policy by one
-    trust-region step through the inner step (Finn et al. 2017, section 5.3). The first of them may take no inner step
-    (pretraining), and so learn what all goals have in common. The parameters that are best on the validation goals are
+    trust-region step through the inner step (Finn et al. 2017, section 5.3). The first meta-steps may take no
+    inner step (pretraining), and so learn what all goals have in common; the inner loop after them has its own rate and
+    order (pretrained_inner_rate, pretrained_first_order). The parameters that are best on the validation goals are
     kept. Writes policy.safetensors (all seeds) and curves.tsv (returns against environment steps).
     """
     with stage(f"meta_train_policy@{family}", params) as run:

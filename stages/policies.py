@@ -53,7 +53,8 @@ class SearchPlan:
         validation: goals by which the best parameters are chosen.
 
     Raises:
-        StageError: the settings name a part of the observation that the family does not have.
+        StageError: the settings name a part of the observation that the family does not have, or pretraining leaves
+            no meta-step to one of both kinds.
     """
 
     method: str
@@ -72,6 +73,12 @@ class SearchPlan:
             self.view  # noqa: B018 (refused before any work)
         except ValueError as error:
             raise StageError(f"policy.observation_scale.{self.family.body}: {error}") from error
+        if self.pretraining and not 0 < self.pretraining_steps < self.n_steps:
+            raise StageError(
+                f"meta_train_policy.pretraining.{self.family.name}: {self.pretraining:g} of {self.n_steps} meta-steps "
+                f"is {self.pretraining_steps}, but some must be pretraining and some not; set it to 0, or raise "
+                "meta_steps"
+            )
 
     @property
     def view(self) -> ObservationView:
@@ -94,7 +101,7 @@ class SearchPlan:
     @property
     def pretraining_steps(self) -> int:
         """Meta-steps that take no inner step, the first ones."""
-        return int(self.pretraining * self.n_steps)
+        return round(self.pretraining * self.n_steps)
 
     @property
     def log_std(self) -> float:
@@ -284,11 +291,11 @@ def load_goals(dataset: Path, name: str, family: Family) -> Tensor:
 
 
 def write_policy_curves(path: Path, states: list[SearchState], adapts: bool) -> None:
-    """Write the training curve, averaged over seeds, as TSV; what was not measured stays empty."""
+    """Write the training curve, averaged over seeds, as TSV; what was not measured is NaN, which plots leave out."""
     mean = torch.stack([state.curve for state in states]).mean(dim=0)
     table = pd.DataFrame(mean.numpy(), columns=list(CURVE_COLUMNS))
     table["env_steps"] = table["env_steps"].astype("int64")
     table.insert(1, "meta_step", range(1, len(table) + 1))
     if not adapts:
         table = table.drop(columns="return_after").rename(columns={"return_before": "return"})
-    write_text(path, table.to_csv(sep="\t", index=False, float_format="%.6g"))
+    write_text(path, table.to_csv(sep="\t", index=False, float_format="%.6g", na_rep="NaN"))

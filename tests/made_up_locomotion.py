@@ -44,7 +44,7 @@ def write_made_up_results(artifacts: Path, tasks=TASKS, n_seeds=2, videos=True):
         if videos:
             frames = [Image.new("RGB", (60, 40), (0, 40 * i, 0)) for i in range(4)]
             save_animation(scores / "video.webp", frames, 8)
-        write_curves(artifacts / task, *BEFORE_AND_AFTER[task])
+        write_curves(artifacts / task, *BEFORE_AND_AFTER[task], pretraining=24 if task == "ant_vel" else 0)
 
 
 def made_up_returns(task, n_seeds=2, n_goals=40):
@@ -104,7 +104,7 @@ def made_up_speeds(task):
     return Speeds(task, goals, seconds, {("random", 0): random, ("maml", 0): before, ("maml", 1): after})
 
 
-def write_curves(folder: Path, before, after, oracle, n=60):
+def write_curves(folder: Path, before, after, oracle, n=60, pretraining=0):
     """Curves that rise like 1 - exp(-3 t), with a validation return every tenth meta-step."""
     rise = 1 - np.exp(-3 * np.arange(n) / n)
     start = before - 0.5 * abs(after - before)
@@ -113,12 +113,12 @@ def write_curves(folder: Path, before, after, oracle, n=60):
     def table(**curves):
         last = list(curves.values())[-1]
         validation = np.where(np.arange(n) % 10 == 9, last, np.nan)
-        return pd.DataFrame({**steps, **curves, "validation_return": validation}).to_csv(sep="\t", index=False)
+        columns = {**steps, **curves, "validation_return": validation}
+        return pd.DataFrame(columns).to_csv(sep="\t", index=False, na_rep="NaN")
 
-    write_text(
-        folder / "maml" / "curves.tsv",
-        table(return_before=start + 0.6 * rise * (before - start), return_after=start + rise * (after - start)),
-    )
+    adapted = np.where(np.arange(n) < pretraining, np.nan, start + rise * (after - start))
+    maml = table(return_before=start + 0.6 * rise * (before - start), return_after=adapted)
+    write_text(folder / "maml" / "curves.tsv", maml)
     baselines = folder / "baselines"
     write_text(baselines / "pretrained-curves.tsv", table(**{"return": start + rise * (before - start)}))
     write_text(baselines / "oracle-curves.tsv", table(**{"return": start + rise * (oracle - start)}))

@@ -41,7 +41,7 @@ def test_the_section_is_made_from_stored_results(made):
     assert "Each stands 20 times among the 40" in report.markdown
     assert "64-64 tanh (ant, direction; point navigation), not the published one." in report.markdown
     assert "nan" not in report.markdown
-    assert "departs" not in report.markdown
+    assert "inner loop in training" not in report.markdown
     page = render_html(report.markdown, "title", report.pictures)
     assert 'src="data:image/webp;base64,' in page
     gain = report.metrics["locomotion"]["ant_dir"]["maml"]["gain_step1"]
@@ -71,8 +71,9 @@ def test_the_text_fits_results_of_another_shape(made):
     save_speeds(scores / "speeds.safetensors", made_up_speeds("cheetah_vel"))
     text = made(("ant_dir",)).markdown
     for told in (
-        "MAML's training departs from the paper's: no inner step in the first 24 of 60 meta-steps, which train one "
-        "policy for all goals (ant, direction).",
+        "MAML's inner loop in training is not the paper's throughout: no inner step in the first 24 of 60 meta-steps, "
+        "which train one policy for all goals (ant, direction).",
+        "in meta-steps without an inner step, one return over many goals",
         "In this text K = 2,",
         "nearest to ours (ant, direction: MAML at K = 20; ant, direction: pretrained, random at K = 40)",
         "over 40 frozen goals and 1 training seed.",

@@ -80,7 +80,23 @@ def test_pretraining_steps_are_those_of_a_policy_that_does_not_adapt():
     for name in ("env_steps", "return_before"):
         assert torch.equal(column(before, name)[:2], column(expected, name))
     assert column(state, "return_after").isfinite().tolist() == [False, False, True]
-    assert not torch.equal(state.phi, run(plain, start(), 3).phi)
+    *_, adapting = search(meta_batch=3).run(before, 2)  # MAML from there on
+    assert torch.equal(state.phi, adapting.phi)
+    assert torch.equal(column(state, "env_steps"), column(adapting, "env_steps"))
+
+
+def test_no_policy_of_the_pretraining_steps_is_chosen():
+    of = search(pretraining_steps=2, meta_batch=3, validate_every=1)
+    first, second, third = of.run(of.start(start(), 3))
+    assert column(second, "validation_return")[:2].isfinite().all()
+    assert [int(state.best_step) for state in (first, second, third)] == [0, 0, 3]
+    assert third.best_return.item() == column(third, "validation_return")[2].item()
+
+
+@pytest.mark.parametrize("steps", [-1, 3, 4])
+def test_pretraining_that_leaves_nothing_is_refused(steps):
+    with pytest.raises(ValueError, match=f"from 0 to 2, got {steps}"):
+        search(pretraining_steps=steps).start(start(), 3)
 
 
 def test_environment_steps_are_those_of_all_iterates():
@@ -104,9 +120,9 @@ def test_same_seed_same_bytes_and_another_seed_others():
     assert not torch.equal(other.phi, first.phi)
 
 
-@pytest.mark.parametrize("stop", [1, 2])
-def test_a_stopped_search_goes_on_to_the_same_bytes(stop, tmp_path):
-    of = search(meta_batch=2, validate_every=1)
+@pytest.mark.parametrize(("stop", "pretraining_steps"), [(1, 0), (2, 0), (1, 1), (1, 2)])
+def test_a_stopped_search_goes_on_to_the_same_bytes(stop, pretraining_steps, tmp_path):
+    of = search(meta_batch=2, validate_every=1, pretraining_steps=pretraining_steps)
     whole = run(of, start(), 3)
     asked = iter([False] * (stop - 1) + [True])
     checkpoints = Checkpoints(tmp_path / "state.safetensors", "key", 1e9, lambda: next(asked))

@@ -44,9 +44,11 @@ class PolicySearch:
     """MAML with trust-region steps (Finn et al. 2017, algorithm 3, section 5.3); without inner steps, plain TRPO.
 
     A meta-step draws goals, collects rollouts before and after ``inner_steps`` of adaptation, and moves phi by one
-    trust-region step on the surrogate of the adapted policies. Environment steps are those of these rollouts. The
-    first ``pretraining_steps`` of them take no inner step: they teach the start what all goals have in common, from
-    half the rollouts. A meta-step without an inner step draws a new goal for each episode instead of each task.
+    trust-region step on the surrogate of the adapted policies. Environment steps are those of these rollouts.
+
+    The first ``pretraining_steps`` meta-steps take no inner step: from the rollouts of theta_0 alone they teach it what
+    all goals have in common, and none of their policies is chosen in the end. A meta-step without an inner step draws a
+    new goal for each episode instead of each task.
 
     Args:
         adaptation: how a task's policy adapts.
@@ -71,7 +73,13 @@ class PolicySearch:
     seed: int
 
     def start(self, phi: Tensor, n_steps: int) -> SearchState:
-        """Return the state before the first of ``n_steps`` meta-steps from ``phi`` ``[n_phi]``."""
+        """Return the state before the first of ``n_steps`` meta-steps from ``phi`` ``[n_phi]``.
+
+        Raises:
+            ValueError: all of them would be pretraining.
+        """
+        if not 0 <= self.pretraining_steps < max(n_steps, 1):
+            raise ValueError(f"pretraining_steps must be from 0 to {n_steps - 1}, got {self.pretraining_steps}")
         curve = torch.full((n_steps, len(CURVE_COLUMNS)), torch.nan, dtype=torch.float64)
         worst = torch.tensor(-torch.inf, dtype=torch.float64)
         return SearchState(
@@ -99,7 +107,8 @@ class PolicySearch:
         so_far = state.curve[step - 1, 0] if step else 0.0
         taken = sum(int(iterate.found.mask.sum()) for iterate in iterates)
         curve = state.curve.clone()
-        before, after = _mean_return(iterates[0].found), _mean_return(iterates[-1].found) if inner_steps else math.nan
+        before = _mean_return(iterates[0].found)
+        after = _mean_return(iterates[-1].found) if inner_steps else math.nan
         curve[step, :3] = torch.tensor([so_far + taken, before, after], dtype=torch.float64)
         wrong = torch.tensor(
             [
@@ -137,7 +146,8 @@ class PolicySearch:
         curve = state.curve.clone()
         curve[step, 3] = found
         state = state._replace(curve=curve)
-        if bool(iterates[-1].found.broken.any()) or found <= state.best_return.item():
+        unfit = step < self.pretraining_steps or bool(iterates[-1].found.broken.any())
+        if unfit or found <= state.best_return.item():
             return state
         best = torch.tensor(found, dtype=torch.float64)
         # A copy: a file of saved state holds no two tensors that share memory.

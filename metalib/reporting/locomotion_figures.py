@@ -115,7 +115,8 @@ def _curve(axes: Axes, style: MethodStyle, curve: pd.DataFrame) -> None:
     x = curve["env_steps"] / 1e6
     for name, line in (("return", "-"), ("return_after", "-"), ("return_before", ":")):
         if name in curve:
-            axes.plot(x, smooth(curve[name]), line, color=style.color)
+            drawn = smooth(curve[name]).where(curve[name].notna())  # not beyond what was measured
+            axes.plot(x, drawn, line, color=style.color)
     measured = curve["validation_return"].notna()
     look: dict[str, Any] = {"color": style.color, "marker": "o", "markerfacecolor": "white", "markersize": 5}
     axes.plot(x[measured], curve["validation_return"][measured], linestyle="", **look)

@@ -97,7 +97,7 @@ def learns_rates(settings: Settings) -> bool:
 
 
 def departures(settings: Settings) -> list[str]:
-    """Return how MAML's training departs from the paper's: what is done, and on which tasks."""
+    """Return where MAML's inner loop in training is not the paper's: what is done instead, and on which tasks."""
     found: dict[str, list[str]] = {}
     for task, methods in settings.items():
         if way := _departure(methods.get("maml", {})):
