@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from tests.pages import python_examples
 from tools.clone import clone_work_tree
 from tools.quick import reproduce_quickly
 
@@ -73,6 +74,17 @@ def test_the_run_leaves_every_promised_output(clones):
     markdown = (clone / "reports/report.md").read_text()
     for picture in (clone / "reports/figures").iterdir():
         assert f"figures/{picture.name}" in markdown
+
+
+def test_the_examples_that_load_trained_weights_run(clones):
+    """README's examples one after another, and those of the pages behind it each by itself."""
+    readme = "\n".join(python_examples((ROOT / "README.md").read_text()))
+    pages = [page.read_text() for page in (ROOT / "docs").glob("*.md")]
+    examples = [readme, *(code for page in pages for code in python_examples(page) if "artifacts/" in code)]
+    assert len(examples) > 1
+    assert all("artifacts/" in example for example in examples)
+    for example in examples:
+        subprocess.run([sys.executable, "-c", example], cwd=clones[0], check=True)
 
 
 def test_nothing_is_left_to_do_and_status_is_clean(clones):
