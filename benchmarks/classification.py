@@ -16,6 +16,7 @@ from benchmarks.processes import ROOT
 from metalib.compilation import can_compile
 
 RESULT = Path("benchmarks/results/classification.json")
+SCHEMA = "few-shot benchmark 1"
 CACHE = ROOT / ".cache"
 
 
@@ -33,7 +34,7 @@ def run(quick: bool) -> dict[str, Any]:
             left_out = [contender.label for contender in CONTENDERS.values() if contender.needs_compiler]
             typer.echo(f"skipped, for there is no C++ compiler that works with PyTorch: {'; '.join(left_out)}")
         return {
-            "schema": "few-shot benchmark 1",
+            "schema": SCHEMA,
             "quick": quick,
             "machine": facts(),
             "versions": versions(),

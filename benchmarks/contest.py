@@ -1,19 +1,18 @@
 """Part A: one meta-step of the paper's size, by every contender, on one thread and on all."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import Say
 from benchmarks.contenders.catalogue import CONTENDERS, REFERENCE
 from benchmarks.floor import count
 from benchmarks.machine import cores
 from benchmarks.problem import Problem
 from benchmarks.processes import measure
 from benchmarks.summaries import ratio, summarise_processes
-
-Say = Callable[[str], None]
 
 
 def contest(names: Sequence[str], folder: Path, quick: bool, say: Say) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Part B: how time and memory of metalib's meta-step grow with tasks, examples, inner steps and width."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import Say
 from benchmarks.contenders.catalogue import CONTENDERS
 from benchmarks.floor import count
 from benchmarks.machine import cores
@@ -12,8 +13,6 @@ from benchmarks.preparation import describe, prepare_all
 from benchmarks.problem import Problem
 from benchmarks.processes import measure
 from benchmarks.summaries import summarise
-
-Say = Callable[[str], None]
 
 AXES = {
     "tasks": (1, 10, 25, 100, 1000),

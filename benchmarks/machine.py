@@ -21,7 +21,7 @@ def facts() -> dict[str, str | int | float | bool | None]:
         "cores": len(cores()),
         "cores_are_pinned": hasattr(os, "sched_setaffinity"),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
-        "os": f"{platform.system()} {platform.release()}",
+        "os": f"{platform.system()} {platform.release().partition('-')[0]}",  # without the build's name
         "architecture": platform.machine(),
         "python": platform.python_version(),
         "cxx": _compiler(),

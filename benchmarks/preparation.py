@@ -1,18 +1,17 @@
 """Compile many programs before any of them is timed, as many side by side as there are processors."""
 
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import Say
 from benchmarks.contenders.catalogue import CONTENDERS
 from benchmarks.machine import cores
 from benchmarks.problem import Problem
 from benchmarks.processes import measure
-
-Say = Callable[[str], None]
 
 
 def prepare_all(name: str, problems: Sequence[Problem], folder: Path, say: Say) -> list[float]:

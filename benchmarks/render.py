@@ -8,13 +8,14 @@ import pandas as pd
 import typer
 
 from benchmarks import classification
+from benchmarks.command import read_figures
 from benchmarks.contenders.catalogue import CONTENDERS, REFERENCE
 from benchmarks.few_shot.sections import sections
 from benchmarks.figures import growth_figure
 from benchmarks.floor import Counts
 from benchmarks.meta_step import RESULT, SCHEMA
 from metalib.reporting.page import markdown_table
-from metalib.storage import StorageError, read_json, write_bytes, write_text
+from metalib.storage import StorageError, write_bytes, write_text
 
 PAGE = Path("docs/benchmarks.md")
 FIGURE = Path("docs/figures/meta_step_growth.png")
@@ -180,9 +181,7 @@ def main(
 ) -> None:
     """Write the page and its figure from the JSON of `benchmarks.meta_step` and `benchmarks.classification`."""
     try:
-        results, others = read_json(source), read_json(few_shot)
-        if results.get("schema") != SCHEMA:
-            raise StorageError(f"{source} is not a {SCHEMA}; run `python -m benchmarks.meta_step`")
+        results, others = read_figures(source, SCHEMA), read_figures(few_shot, classification.SCHEMA)
         write_bytes(figure, growth_figure(results["growth"], results["labels"]))
         write_text(markdown, page(results, others, Path(os.path.relpath(figure, markdown.parent)).as_posix()))
     except StorageError as error:

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from benchmarks.command import write_page
+from benchmarks.command import machine_table, write_page
 from benchmarks.policies.cases import CASES
 from benchmarks.policies.split import INSIDE, PARTS
-from benchmarks.policy_meta_step import RESULT
+from benchmarks.policy_meta_step import RESULT, SCHEMA
 from metalib.reporting.page import markdown_table
 
 PAGE = Path("docs/benchmark-policy-meta-step.md")
@@ -24,8 +24,8 @@ def page(results: dict[str, Any]) -> str:
     Args:
         results: what `benchmarks.policy_meta_step` wrote.
     """
-    parts = [_opening(results), _requirement(results), _cases(results), _split(results), _peer(results)]
-    return "\n\n".join([*parts, _machine(results)]) + "\n"
+    parts = [_opening(results), _target(results), _cases(results), _split(results), _peer(results)]
+    return "\n\n".join([*parts, machine_table(results)]) + "\n"
 
 
 def _opening(results: dict[str, Any]) -> str:
@@ -39,21 +39,21 @@ def _opening(results: dict[str, Any]) -> str:
     )
 
 
-def _requirement(results: dict[str, Any]) -> str:
-    found = results["requirement"]
-    wanted = found["wanted"]
-    verdict = "met" if found["seconds"] <= wanted["seconds"] else "missed"
-    if found["threads"] != wanted["threads"]:
+def _target(results: dict[str, Any]) -> str:
+    found = results["target"]
+    target = found["at_most"]
+    verdict = "met" if found["seconds"] <= target["seconds"] else "missed"
+    if found["threads"] != target["threads"]:
         verdict = "not decided: this machine has another number of processors"
     if results["quick"]:
         verdict = "not decided: tiny sizes"
     row = {
-        "whole meta-step": CASES[wanted["case"]].label,
-        "wanted, s": f"at most {wanted['seconds']} on {wanted['threads']} processors",
+        "whole meta-step": CASES[target["case"]].label,
+        "target, s": f"at most {target['seconds']} on {target['threads']} processors",
         "measured, s": f"{found['seconds']:.2f} on {found['threads']}",
         "": verdict,
     }
-    return "## Requirement\n\n" + markdown_table(pd.DataFrame([row]))
+    return "## Target\n\n" + markdown_table(pd.DataFrame([row]))
 
 
 def _cases(results: dict[str, Any]) -> str:
@@ -150,12 +150,6 @@ def _peer(results: dict[str, Any]) -> str:
     )
 
 
-def _machine(results: dict[str, Any]) -> str:
-    facts = {**results["machine"], **results["versions"]}
-    rows = [{"": name.replace("_", " "), "here": str(value)} for name, value in facts.items() if value is not None]
-    return "## Machine and versions\n\n" + markdown_table(pd.DataFrame(rows))
-
-
 def _in_order(results: dict[str, Any]) -> list[dict[str, Any]]:
     return [results["cases"][name] for name in CASES]
 
@@ -169,7 +163,7 @@ def main(
     markdown: Annotated[Path, typer.Option(help="The page to write.")] = PAGE,
 ) -> None:
     """Write the page from the JSON of `python -m benchmarks.policy_meta_step`."""
-    write_page(markdown, source, page)
+    write_page(markdown, source, SCHEMA, page)
 
 
 if __name__ == "__main__":

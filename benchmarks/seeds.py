@@ -1,16 +1,14 @@
 """Part C: several seeds batched in one program, against one seed a program; two processes side by side."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import Say
 from benchmarks.preparation import prepare_all
 from benchmarks.problem import Problem
 from benchmarks.processes import measure_side_by_side
 from benchmarks.summaries import summarise
-
-Say = Callable[[str], None]
 
 SHOTS = (5, 10, 20)
 BATCHED_SEEDS = 5

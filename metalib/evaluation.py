@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from metalib.adaptation import adapt, inner_steps
-from metalib.losses import Batch, Loss
+from metalib.losses import LOSSES, Batch, Loss
 from metalib.meta_parameters import split
 from metalib.trained_method import Learner
 from metalib.update_rules import GradientDescent, LSTMRule, UpdateRule
@@ -171,12 +171,14 @@ def predictions(learner: Learner, support: Batch, x: Tensor, steps: int) -> Tens
         x: where to predict, ``[tasks, n, d_in]``.
         steps: the largest number of inner steps.
     """
-    return torch.stack(
-        [
-            torch.stack([learner.adapt(task_x, task_y, step)(inputs)[:, 0] for step in range(steps + 1)])
-            for task_x, task_y, inputs in zip(support.x, support.y, x, strict=True)
-        ]
-    )
+    network = learner.architecture.network()
+    loss = LOSSES[learner.loss](network)
+    tasks = []
+    for task_x, task_y, inputs in zip(support.x, support.y, x, strict=True):
+        batches = [Batch(task_x, task_y)] * steps
+        thetas = adapt(loss, learner.rule, learner.omega, learner.theta, batches)
+        tasks.append(torch.stack([network(theta.detach(), inputs)[:, 0] for theta in thetas]))
+    return torch.stack(tasks)
 
 
 def gate_quantiles(

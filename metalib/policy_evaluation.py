@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from metalib.policy_adaptation import Generators, Iterate
+from metalib.locomotion.trajectories import Trajectories
+from metalib.policy_adaptation import Generators
 from metalib.trained_policy import TrainedPolicy
 from metalib.update_rules import GradientDescent, UpdateRule
 
@@ -27,7 +28,7 @@ def adapted_returns(
     """Return the mean return of each goal's rollouts after 0, 1, ..., ``steps`` gradient steps.
 
     Returns are undiscounted. The rollouts of a step are fresh: what the policy adapted on are those of the steps
-    before. Where a goal's rollouts all broke down, it is NaN.
+    before. Rollouts that broke down are left out; where all of a goal's did, its return is NaN.
 
     Args:
         trained: the policy, all seeds.
@@ -46,14 +47,9 @@ def adapted_returns(
     of_seeds = []
     for phi in trained.phi:
         iterates = adaptation.iterates(phi, goals, steps, generators)
-        of_seeds.append(torch.stack([mean_returns(iterate) for iterate in iterates], dim=1))
+        of_seeds.append(torch.stack([iterate.found.mean_returns for iterate in iterates], dim=1))
         advance(steps + 1)
     return torch.stack(of_seeds)
-
-
-def mean_returns(iterate: Iterate) -> Tensor:
-    """Return the mean return of each task's rollouts, ``[task]``; NaN where they all broke down."""
-    return iterate.found.returns.mean(dim=1).masked_fill(iterate.found.broken, torch.nan)
 
 
 def choose_policy_rate(
@@ -87,10 +83,15 @@ def choose_policy_rate(
         of_rates = []
         for adaptation in adaptations:
             iterates = adaptation.iterates(phi, goals, 1, generators, before)
-            of_rates.append(torch.stack([mean_returns(iterate) for iterate in iterates]))
+            of_rates.append(torch.stack([_unbroken_returns(iterate.found) for iterate in iterates]))
             advance(1)
         of_seeds.append(torch.stack(of_rates))
     found = dict(zip(sorted(rates), torch.stack(of_seeds, dim=2), strict=True))  # [gradient_step, seed, goal] each
     means = {rate: values[1].mean().item() for rate, values in found.items() if values.isfinite().all()}
     chosen = max(means, key=lambda rate: means[rate]) if means else min(found)
-    return {"chosen": chosen, **{f"{rate:g}": means.get(rate) for rate in found}}
+    return {"chosen": chosen, **{repr(rate).removesuffix(".0"): means.get(rate) for rate in found}}
+
+
+def _unbroken_returns(found: Trajectories) -> Tensor:
+    """Return the mean return of each task, ``[task]``; NaN where a rollout broke down."""
+    return found.mean_returns.masked_fill(found.broken, torch.nan)

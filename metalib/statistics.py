@@ -41,7 +41,7 @@ def summarise(scores: Tensor, diverged_above: float, generator: torch.Generator,
     low, high = _bootstrap_interval(over_seeds, generator, samples)
     return Summary(
         mean=over_seeds.nanmean(dim=0),
-        median=scores.nan_to_num(nan=torch.inf).flatten(0, 1).median(dim=0).values,
+        median=scores.masked_fill(scores.isnan(), torch.inf).flatten(0, 1).median(dim=0).values,
         ci95_low=low,
         ci95_high=high,
         seed_std=kept.nanmean(dim=1).std(dim=0) if len(scores) > 1 else torch.full(scores.shape[2:], torch.nan),

@@ -34,9 +34,10 @@ def save_tensors(path: Path, schema: str, tensors: Mapping[str, Tensor], header:
     Raises:
         StorageError: the folder cannot be written.
     """
-    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    content = {"schema": schema, "sha256": _checksum(stored), "header": dict(header)}
-    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    # Clones, since a file holds no two tensors that share memory.
+    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())}
+    content = {"schema": schema, "header": dict(header)}
+    text = json.dumps({**content, "sha256": _checksum(content, stored)}, sort_keys=True, allow_nan=False)
     write_bytes(path, safetensors.torch.save(stored, metadata={_HEADER_KEY: text}))
 
 
@@ -60,14 +61,14 @@ def load_tensors(path: Path, schema: str) -> tuple[dict[str, Tensor], dict[str, 
             f"{path} holds {content.get('schema', 'no known schema')!r}, but {schema!r} is needed; "
             "it was written by another version or is another file: delete it and run `dvc repro`"
         )
-    if content.get("sha256") != _checksum(tensors):
+    if content.pop("sha256", None) != _checksum(content, tensors):
         raise StorageError(f"{path} is damaged (checksum mismatch); delete it and run `dvc repro`")
     header: dict[str, Any] = content["header"]
     return tensors, header
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _checksum(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(_json_checksum(content).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())

@@ -43,7 +43,7 @@ class Learner:
         """Adapt to a task from its examples and return the adapted function.
 
         Args:
-            x: support inputs ``[k, *input_shape]`` of the network.
+            x: support inputs ``[k, *input_shape]`` of the network: bytes of images, or numbers of any type.
             y: support targets: ``[k, n_outputs]`` in regression, class numbers ``[k]`` in classification.
             steps: inner steps; by default those of meta-training. 0 returns the unadapted function.
 
@@ -55,9 +55,14 @@ class Learner:
             raise ValueError(f"steps must be 0 or more, got {steps}")
         self._refuse_misfit(x, y)
         network = self.architecture.network()
-        batches = [Batch(x, y)] * steps
+        targets = y.long() if self.loss == "cross_entropy" else y.to(self.theta.dtype)
+        batches = [Batch(self._inputs(x), targets)] * steps
         theta = adapt(LOSSES[self.loss](network), self.rule, self.omega, self.theta, batches)[-1].detach()
-        return lambda inputs: network(theta, inputs)
+        return lambda inputs: network(theta, self._inputs(inputs))
+
+    def _inputs(self, x: Tensor) -> Tensor:
+        """Return inputs in the parameters' type; bytes stay, for networks of images take them."""
+        return x if x.dtype == torch.uint8 else x.to(self.theta.dtype)
 
     def _refuse_misfit(self, x: Tensor, y: Tensor) -> None:
         inputs, n_outputs = list(self.architecture.input_shape), self.architecture.n_outputs
@@ -136,25 +141,30 @@ class TrainedMethod:
         """Return the method that :meth:`save` wrote.
 
         Raises:
-            StorageError: the file is missing, damaged or of another kind.
+            StorageError: the file is missing, damaged or of another kind, or its parameters do not fit its network.
         """
         tensors, header = load_tensors(Path(path), _SCHEMA)
         try:
-            architecture = networks.from_dict(header["network"])
-            rule = update_rules.from_dict(header["rule"]) if header["rule"] else None
-        except (ValueError, TypeError) as error:
+            loaded = cls(
+                method=header["method"],
+                architecture=networks.from_dict(header["network"]),
+                loss=header["loss"],
+                phi=tensors["phi"],
+                seeds=tuple(header["seeds"]),
+                rule=update_rules.from_dict(header["rule"]) if header["rule"] else None,
+                inner_steps=header["inner_steps"],
+                train_shots=header["train_shots"],
+                settings=header["settings"],
+            )
+        except (ValueError, TypeError, KeyError) as error:
             raise StorageError(f"{path}: {error}; it was written by another version: run `dvc repro`") from error
-        return cls(
-            method=header["method"],
-            architecture=architecture,
-            loss=header["loss"],
-            phi=tensors["phi"],
-            seeds=tuple(header["seeds"]),
-            rule=rule,
-            inner_steps=header["inner_steps"],
-            train_shots=header["train_shots"],
-            settings=header["settings"],
-        )
+        n_parameters = loaded.architecture.network().n_parameters
+        wanted = [len(loaded.seeds), n_parameters + (loaded.rule.n_omega if loaded.rule else 0)]
+        if list(loaded.phi.shape) != wanted:
+            raise StorageError(
+                f"{path}: parameters of shape {list(loaded.phi.shape)} are not {wanted}; run `dvc repro`"
+            )
+        return loaded
 
 
 def versions(device: torch.device, backend: str) -> dict[str, str]:

@@ -148,8 +148,8 @@ class TrainedPolicy:
                 not fit its policy.
         """
         tensors, header = load_tensors(Path(path), _SCHEMA)
-        if family is not None and header["family"] != family:
-            raise StorageError(f"{path} holds a policy for {header['family']}, but one for {family} is needed")
+        if family is not None and header.get("family") != family:
+            raise StorageError(f"{path} holds a policy for {header.get('family')}, but one for {family} is needed")
         try:
             loaded = cls(
                 family=family_named(header["family"]),

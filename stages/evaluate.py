@@ -31,7 +31,7 @@ def main(
     scores.safetensors (errors by seed, task and gradient step), illustrations.safetensors (predictions
     for the figures) and rates.json (the rates tried on validation tasks, and the chosen).
     """
-    with stage(f"evaluate@sinusoid-{trained.name}", params) as run, run.output(output) as folder:
+    with stage(f"evaluate@sinusoid-{trained.name}", params) as run, run.output(output, dataset, trained) as folder:
         settings = run.params.evaluate
         paths = sorted(trained.glob("*.safetensors"))
         if not paths:
@@ -101,7 +101,8 @@ def _rule(
         settings.gradient_steps,
         settings.diverged_above,
     )
-    tried = {f"{r:g}": (error if error < float("inf") else None) for r, error in errors.items()}
+    # Named by all their digits, so that no two rates have one name.
+    tried = {repr(r).removesuffix(".0"): (error if error < float("inf") else None) for r, error in errors.items()}
     return GradientDescent(rate), {"chosen": rate, **tried}
 
 

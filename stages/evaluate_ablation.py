@@ -38,7 +38,7 @@ def main(
     LSTM meta-learner and the pretrained network, at the rate chosen for it on validation tasks like those of training,
     on as many tasks whose amplitudes or phases training never met. Writes scores.safetensors.
     """
-    with stage("evaluate_ablation", params) as run, run.output(output) as folder:
+    with stage("evaluate_ablation", params) as run, run.output(output, dataset, artifacts) as folder:
         test = load_task_set(dataset / "test.safetensors")
         test.shots(run.params.ablation.shots)  # refuse a dataset that is too small before any work
         trained = {v: _load(artifacts / "ablation" / f"{v.name}.safetensors") for v in variants(run.params).values()}
@@ -54,8 +54,7 @@ def main(
         of_variants: dict[Variant, Tensor] = dict(zip(trained, found[: len(trained)], strict=True))
         zero = _zero_function(test)
         scores = [
-            # A copy: a file holds no two tensors that share memory, and conditions may share a learner.
-            ConditionScores(experiment, condition, "maml", zero, of_variants[variant].clone())
+            ConditionScores(experiment, condition, "maml", zero, of_variants[variant])
             for (experiment, condition), variant in variants(run.params).items()
         ]
         values = iter(found[len(trained) :])

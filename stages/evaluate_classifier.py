@@ -104,7 +104,7 @@ def main(
     episodes), splits.safetensors (accuracies on episodes of training and validation classes), rates.json and, for
     the LSTM meta-learner, gates.safetensors (its gates at each step).
     """
-    with stage(f"evaluate_classifier@{trained.name}", params) as run, run.output(output) as folder:
+    with stage(f"evaluate_classifier@{trained.name}", params) as run, run.output(output, dataset, trained) as folder:
         tasks = load_image_tasks(dataset)
         subjects = _subjects(trained, dataset, tasks.conditions)
         rates = _chosen_rates(run, subjects)
@@ -171,7 +171,9 @@ def _chosen_rates(run: Run, subjects: list[Subject]) -> dict[Condition, dict[str
         of_seeds = [result for s, result in zip(tuned, results, strict=True) if s.condition == condition]
         final = torch.cat(of_seeds, dim=1)
         rate, errors = best_rate(settings.finetune_rates, list(final), diverged_above=1.0)
-        chosen[condition] = {"chosen": rate, **{f"{r:g}": error for r, error in errors.items()}}
+        # Named by all their digits, so that no two rates have one name.
+        tried = {repr(r).removesuffix(".0"): error for r, error in errors.items()}
+        chosen[condition] = {"chosen": rate, **tried}
     return chosen
 
 

@@ -23,7 +23,7 @@ def main(
     Writes scores.safetensors (accuracies by episode), illustrations.safetensors (the first predictions) and
     splits.safetensors (accuracies on episodes of training and validation classes).
     """
-    with stage("evaluate_nearest_neighbour", params) as run, run.output(output) as folder:
+    with stage("evaluate_nearest_neighbour", params) as run, run.output(output, dataset) as folder:
         tasks = load_image_tasks(dataset)
         accuracies, illustrations, beside = [], {}, {}
         for condition in tasks.conditions:

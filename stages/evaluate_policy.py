@@ -41,7 +41,7 @@ def main(
     The rates of pretrained and random are chosen on validation goals. Writes returns.safetensors, rates.json,
     speeds.safetensors and, where pictures can be rendered, video.webp.
     """
-    with stage(f"evaluate_policy@{family}", params) as run, run.output(output) as folder:
+    with stage(f"evaluate_policy@{family}", params) as run, run.output(output, dataset, artifacts) as folder:
         of_family = locomotion_family(family)
         goals = {name: load_goals(dataset, name, of_family) for name in ("validation", "test")}
         policies = {method: TrainedPolicy.load(_file(artifacts, method), family) for method in METHODS}

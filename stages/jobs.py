@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.context import SpawnContext
 from typing import Any, Protocol
 
 import torch
@@ -25,7 +26,8 @@ from metalib.errors import Interrupted, MetalibError
 from stages.parent_death import die_with_parent
 from stages.progress import Bars
 
-GRACE_SECONDS = 1.2
+GRACE_SECONDS = 1.0
+"""How long a stage that is to end within two seconds waits for its jobs; to end takes a while itself."""
 
 
 class Flag(Protocol):
@@ -36,6 +38,22 @@ class Flag(Protocol):
 
     def set(self) -> None:
         """Raise the flag."""
+
+
+class _SharedFlag:
+    """A flag of several processes, without the lock of multiprocessing's event.
+
+    So a signal handler may raise it at any moment, and a process that is killed leaves it usable.
+    """
+
+    def __init__(self, context: SpawnContext) -> None:
+        self._raised = context.RawValue("b", 0)
+
+    def is_set(self) -> bool:
+        return bool(self._raised.value)
+
+    def set(self) -> None:
+        self._raised.value = 1
 
 
 @dataclass(frozen=True)
@@ -134,11 +152,12 @@ def _deadline(deadline: float | None, stop: Flag) -> float | None:
 def _run_in_processes(jobs: list[Job], workers: int, bars: Bars) -> list[Any]:
     context = multiprocessing.get_context("spawn")
     messages: multiprocessing.Queue[tuple[str, int, str]] = context.Queue()
-    stop = context.Event()
+    stop = _SharedFlag(context)
     pool = ProcessPoolExecutor(workers, context, _start_worker, (messages, stop))
     try:
         with _interrupts_raise(stop):
-            futures = [pool.submit(_run_in_worker, job) for job in jobs]
+            with _interrupts_held():
+                futures = [pool.submit(_run_in_worker, job) for job in jobs]
             pending: set[Future[Any]] = set(futures)
             deadline: float | None = None
             while pending:
@@ -156,6 +175,8 @@ def _run_in_processes(jobs: list[Job], workers: int, bars: Bars) -> list[Any]:
         pool.shutdown()  # nothing runs any more: workers end by themselves, and give back what they hold
         return [future.result() for future in futures]
     except BrokenProcessPool as error:
+        if stop.is_set():  # SIGTERM went to the workers as well
+            raise Interrupted("stopped") from error
         raise MetalibError(
             "a worker process was ended from outside (out of memory?); run the same command again"
         ) from error
@@ -163,6 +184,19 @@ def _run_in_processes(jobs: list[Job], workers: int, bars: Bars) -> list[Any]:
         _end(pool)
         messages.close()
         messages.join_thread()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Within the body, Ctrl-C waits; in processes that start there it does so for good.
+
+    A terminal sends it to all, and a worker that has not got round to ignoring it would end with a traceback.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(pool: ProcessPoolExecutor) -> None:

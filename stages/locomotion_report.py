@@ -51,7 +51,7 @@ def main(
     params: ParamsOption = PARAMS,
 ) -> None:
     """Write a report on some locomotion tasks alone: tables, figures, metrics.json, report.md (settings: report)."""
-    with stage("locomotion_report", params) as run, run.output(output) as folder:
+    with stage("locomotion_report", params) as run, run.output(output, data, artifacts, published) as folder:
         if unknown := [task for task in tasks if task not in TASKS]:
             raise StageError(f"there is no task {unknown[0]!r}; name some of {', '.join(TASKS)}")
         found = locomotion_report(run, data, artifacts, published / "maml_figure5_locomotion.csv", tasks)

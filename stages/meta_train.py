@@ -47,7 +47,7 @@ def main(
                 _determinants(run.params, method, dataset),
                 compilation(settings, mlp_compilation([network], settings.inner_steps, settings.shots)),
             ) as trainer,
-            run.output(output) as folder,
+            run.output(output, dataset) as folder,
         ):
             family = load_distribution(dataset)
             # Longest first, so that no worker is left alone with the longest.

@@ -45,7 +45,7 @@ def main(
                 _determinants(run.params, dataset),
                 mlp_compilation(networks, run.params.meta_train.inner_steps, (settings.shots,)),
             ) as trainer,
-            run.output(output) as folder,
+            run.output(output, dataset) as folder,
         ):
             family = load_distribution(dataset)
             cases = [(variant, seed) for seed in settings.seeds for variant in wanted]

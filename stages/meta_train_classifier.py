@@ -57,7 +57,7 @@ def main(
                 _determinants(run.params, method, dataset),
                 compilation(settings.at(*tasks.conditions[0]).rule, CONVOLUTIONS),
             ) as trainer,
-            run.output(output) as folder,
+            run.output(output, dataset) as folder,
         ):
             cases = [(condition, seed) for seed in settings.seeds for condition in _longest_first(tasks)]
             jobs = [

@@ -41,7 +41,7 @@ def main(
         plan = _plan(run.params, family, dataset)
         with (
             training(run, plan.n_steps, plan.determinants(), EAGER) as trainer,
-            run.output(output) as folder,
+            run.output(output, dataset) as folder,
         ):
             states = train_policies(run, [plan], trainer)[plan.method]
             trained_policy(plan, states, versions(torch.device("cpu"), trainer.backend)).save(

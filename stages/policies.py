@@ -17,7 +17,7 @@ from metalib.locomotion.sampler import Sampler
 from metalib.locomotion.surrogate import SURROGATES
 from metalib.locomotion.view import ObservationView
 from metalib.meta_parameters import join
-from metalib.meta_training.checkpoints import Checkpoints, Progress
+from metalib.meta_training.checkpoints import Progress
 from metalib.meta_training.policy_search import COUNT_NAMES, CURVE_COLUMNS, PolicySearch, SearchState
 from metalib.meta_training.trust_region import TrustRegion
 from metalib.policy_adaptation import PolicyAdaptation
@@ -28,7 +28,7 @@ from metalib.trained_policy import TrainedPolicy
 from metalib.update_rules import GradientDescent, UpdateRule
 from stages.jobs import Control, Job, run_jobs, worker_count
 from stages.running import Run, StageError
-from stages.training import NEVER, Compilation, Trainer
+from stages.training import NEVER, Compilation, Keeper, Trainer
 
 EAGER = Compilation(NEVER)
 """Meta-steps of policies are large enough for PyTorch's own kernels."""
@@ -169,15 +169,14 @@ class SearchPlan:
 def search_policy(plan: SearchPlan, seed: int, threads: int, trainer: Trainer, control: Control) -> SearchState:
     """Run one seed's search, from saved state where there is some."""
     search = plan.search(seed, threads)
-    checkpoints = Checkpoints(
-        trainer.state_file(f"{plan.method}-seed{seed}"), trainer.state.name, trainer.every_seconds, control.stop.is_set
-    )
+    checkpoints = trainer.checkpoints(f"{plan.method}-seed{seed}", control)
     progress = checkpoints.restore(search.start(plan.initial_phi(seed), plan.n_steps))
     control.advance(progress.steps)
+    keeper = Keeper(checkpoints)
     state: SearchState = progress.state
     for steps, found in enumerate(search.run(state, progress.steps), progress.steps + 1):
         state = found
-        checkpoints.keep(Progress(steps, state, {}))
+        keeper.keep(Progress(steps, state, {}))
         control.advance(steps, _how_it_goes(plan, state, steps))
     return state
 

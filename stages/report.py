@@ -34,7 +34,7 @@ def main(
     params: ParamsOption = PARAMS,
 ) -> None:
     """Write tables, figures, metrics.json, report.md and a self-contained index.html (settings: report, evaluate)."""
-    with stage("report", params) as run, run.output(output) as folder:
+    with stage("report", params) as run, run.output(output, data, artifacts, published) as folder:
         images = classification_report(run, data / "images", artifacts / "images", published / "few_shot_images.csv")
         bodies = locomotion_report(run, data, artifacts, published / "maml_figure5_locomotion.csv")
         needs = ablation_report(run, artifacts / "sinusoid" / "scores" / "ablation" / "scores.safetensors")

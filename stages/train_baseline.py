@@ -53,7 +53,7 @@ def main(
             _determinants(run.params, method, dataset),
             mlp_compilation([_architecture(run.params, method)]),
         ) as trainer,
-        run.output(output) as folder,
+        run.output(output, dataset) as folder,
     ):
         settings = run.params.train_baseline
         family = load_distribution(dataset)

@@ -54,7 +54,7 @@ def main(
         training(
             run, _steps(run.params, method), _determinants(run.params, method, dataset), Compilation(NEVER)
         ) as trainer,
-        run.output(output) as folder,
+        run.output(output, dataset) as folder,
     ):
         tasks = load_image_tasks(dataset)
         # A prototypical network is trained for each condition, the others once for all.

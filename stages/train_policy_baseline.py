@@ -39,7 +39,7 @@ def main(
         determinants = {plan.method: plan.determinants() for plan in plans}
         with (
             training(run, plans[0].n_steps, determinants, EAGER) as trainer,
-            run.output(output) as folder,
+            run.output(output, dataset) as folder,
         ):
             states = train_policies(run, plans, trainer)
             for plan in plans:

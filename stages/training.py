@@ -4,17 +4,18 @@ import fcntl
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import torch
 
-from metalib.compilation import Backend, Program, Step, compile_scan, obstacle, repeat_eagerly
+from metalib.compilation import Backend, Program, PythonLoop, Step, compile_scan, obstacle, repeat_eagerly
 from metalib.config import Decay, MachineSettings
 from metalib.errors import Interrupted
 from metalib.meta_training.adam import Adam
@@ -26,7 +27,7 @@ from metalib.randomness import generator
 from metalib.storage import StorageError
 from metalib.trained_method import versions
 from metalib.update_rules import UpdateRule
-from stages.jobs import Control
+from stages.jobs import GRACE_SECONDS, Control
 from stages.running import Run, StageError, choose_device
 
 
@@ -41,6 +42,11 @@ NEVER = 10**9 + 1
 """More than any number of steps."""
 SMALL_LEARNER = Compilation(10_000)
 """Fewer steps of a small learner take less time than compiling them."""
+
+LONG_SECONDS = GRACE_SECONDS / 2
+"""What takes longer may not end while an interrupt waits, so its result is saved at once."""
+SAVING_SHARE = 0.02
+"""Of training time, the most that such saving may take."""
 
 LATE_SHARE = 0.25
 """Of a run, the end over which ``decay: late_cosine`` lowers the learning rate."""
@@ -66,6 +72,10 @@ class Trainer:
         """Return where a job's state is saved."""
         return self.state / f"{job}.safetensors"
 
+    def checkpoints(self, job: str, control: Control) -> Checkpoints:
+        """Return a job's saved state; it is saved, too, when the stage is asked to stop."""
+        return Checkpoints(self.state_file(job), self.state.name, self.every_seconds, control.stop.is_set)
+
     def run(
         self,
         job: str,
@@ -85,9 +95,10 @@ class Trainer:
 
         The curve has a point a chunk: the loss averaged over the chunk's steps and seeds, by its last step.
         """
-        checkpoints = Checkpoints(self.state_file(job), self.state.name, self.every_seconds, control.stop.is_set)
+        checkpoints = self.checkpoints(job, control)
         progress = checkpoints.restore(initial_state(phi.to(self.device), adam))
         control.advance(progress.steps)
+        keeper = Keeper(checkpoints)
         chunks = train(
             objective,
             adam,
@@ -96,14 +107,14 @@ class Trainer:
             n_steps,
             seeds,
             first_step=progress.steps,
-            backend=_stoppable(backend, control) if self.backend == "eager" else backend,
+            backend=_stoppable(backend, control),
             chunk_steps=chunk_steps,
         )
         try:
             for chunk in chunks:
                 curve = {**progress.curve, chunk.steps: chunk.losses.double().mean().item()}
                 progress = Progress(chunk.steps, chunk.state, curve)
-                checkpoints.keep(progress)
+                keeper.keep(progress)
                 control.advance(chunk.steps)
         except _StoppedWithinChunk:
             if progress.steps:
@@ -114,6 +125,40 @@ class Trainer:
     def loop_backend(self) -> Backend:
         """Return what repeats the meta-step: one compiled program, or Python's loop."""
         return partial(compile_scan, folder=programs_folder()) if self.backend == "compiled" else repeat_eagerly
+
+
+class Keeper:
+    """Keeps progress: as often as its checkpoints ask for, and what took longer than :data:`LONG_SECONDS` at once.
+
+    So an interrupt loses one such piece of work at most; but where the disk is so slow that saving would take more than
+    :data:`SAVING_SHARE` of the time, some more.
+
+    Args:
+        checkpoints: where progress is saved.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, clock: Callable[[], float] = time.monotonic) -> None:
+        self._checkpoints = checkpoints
+        self._clock = clock
+        self._last_kept = self._last_saved = clock()
+        self._saving_seconds = 0.0
+
+    def keep(self, progress: Progress) -> None:
+        """Save the progress if it is time to, or if a long time has passed since the last call.
+
+        Raises:
+            Interrupted: a stop was requested; the progress is saved.
+            StorageError: the file cannot be written.
+        """
+        now = self._clock()
+        is_cheap = self._saving_seconds <= SAVING_SHARE * (now - self._last_saved)
+        if now - self._last_kept > LONG_SECONDS and is_cheap:
+            self._checkpoints.save(progress)
+            self._last_saved = self._clock()
+            self._saving_seconds = self._last_saved - now
+        self._checkpoints.keep(progress)
+        self._last_kept = self._clock()
 
 
 @contextmanager
@@ -146,20 +191,45 @@ def training(
 
 @contextmanager
 def _sole_owner(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder of saved state, so that no two runs write the same state."""
+    """Hold the lock of a folder of saved state, so that no two runs write the same state.
+
+    Raises:
+        StageError: another process holds it.
+        StorageError: it cannot be written.
+    """
     lock = folder.with_suffix(".lock")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("w")
-    except OSError as error:
-        raise StorageError(f"cannot write {lock} ({error.strerror}); check the folder and its rights") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StageError("another process runs this very training; wait for it, or end it") from error
+    with _locked(lock):
         yield
         lock.unlink(missing_ok=True)
+
+
+def _locked(lock: Path) -> TextIO:
+    """Return the file ``lock``, open and locked until it is closed; raises as :func:`_sole_owner` does."""
+    while True:
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            file = lock.open("w")
+        except OSError as error:
+            raise StorageError(f"cannot write {lock} ({error.strerror}); check the folder and its rights") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise StageError("another process runs this very training; wait for it, or end it") from error
+        except OSError as error:
+            file.close()
+            raise StorageError(f"cannot lock {lock} ({error.strerror}); keep the project on another disk") from error
+        if _is_at(file, lock):
+            return file
+        file.close()  # between our opening and locking it, its owner ended and deleted it: nobody else would see it
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    """Whether ``path`` still names the open file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _what_is_saved(folder: Path) -> str:
@@ -174,9 +244,9 @@ class _StoppedWithinChunk(Interrupted):
 
 
 def _stoppable(backend: Backend, control: Control) -> Backend:
-    """Return a backend whose programs give up before a step when the stage is asked to stop.
+    """Return a backend whose programs, where Python repeats the steps, give up before a step when asked to stop.
 
-    For steps that Python repeats: a chunk of slow ones would keep the user waiting.
+    A chunk of slow steps would keep the user waiting. What is compiled runs as it is.
     """
 
     def build(step: Step, state: Any, data: Any) -> Program:
@@ -185,7 +255,8 @@ def _stoppable(backend: Backend, control: Control) -> Backend:
                 raise _StoppedWithinChunk("stopped within a chunk of steps")
             return step(state, data)
 
-        return backend(step_unless_stopped, state, data)
+        program = backend(step, state, data)
+        return PythonLoop(step_unless_stopped) if isinstance(program, PythonLoop) else program
 
     return build
 

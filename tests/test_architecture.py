@@ -49,7 +49,7 @@ ALLOWED = {
     }
     | {"update_rules"},
     "trained_policy": {"locomotion", "policy_adaptation", "storage", "threads", "update_rules"},
-    "policy_evaluation": {"policy_adaptation", "trained_policy", "update_rules"},
+    "policy_evaluation": {"locomotion", "policy_adaptation", "trained_policy", "update_rules"},
     "trained_method": BASE | {"adaptation", "meta_parameters", "storage", "update_rules"},
     "evaluation": BASE | {"adaptation", "meta_parameters", "trained_method", "update_rules"},
     "metric_learning": {"losses", "networks"},

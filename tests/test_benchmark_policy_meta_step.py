@@ -36,7 +36,7 @@ def test_the_figures_have_all_parts(results):
         assert found["env_steps_per_second"] > 0
         assert found["peak_resident_mib"] > 0
         assert set(found["plain_loop"]) == {"adaptation", "outer_step", "deviations", "plain_threads"}
-    assert results["requirement"]["seconds"] == results["cases"]["sketch"]["whole_s"]
+    assert results["target"]["seconds"] == results["cases"]["small"]["whole_s"]
     assert results["machine"]["cpu"]
     assert results["versions"]["torch"]
 
@@ -61,7 +61,7 @@ def test_the_plain_loop_agrees(results):
 def test_another_gradient_is_refused(monkeypatch):
     monkeypatch.setattr(cases, "GradientDescent", partial(GradientDescent, first_order=True))
     with pytest.raises(DisagreementError, match="small sizes: gradient of metalib and of the plain loop differ by"):
-        race.race(cases.case_named("sketch", quick=True), repeats=1, threads=1)
+        race.race(cases.case_named("small", quick=True), repeats=1, threads=1)
 
 
 def test_what_is_not_a_number_is_refused():
@@ -71,7 +71,7 @@ def test_what_is_not_a_number_is_refused():
 
 def test_two_threads_share_the_rollouts_and_the_library_is_left_as_it_was():
     before = Sampler.collect, AdaptedPolicies.curvature
-    (sample,) = split.split_meta_steps(cases.case_named("sketch", quick=True), repeats=1, threads=2)
+    (sample,) = split.split_meta_steps(cases.case_named("small", quick=True), repeats=1, threads=2)
     assert (Sampler.collect, AdaptedPolicies.curvature) == before
     assert 0 < sum(sample["inside"].values()) < sample["parts"]["rollouts"]
 
@@ -121,9 +121,9 @@ def test_figures_are_medians():
 @pytest.mark.parametrize(
     ("seconds", "threads", "verdict"), [(1.5, 2, "met"), (1.51, 2, "missed"), (1.0, 1, "not decided: this machine")]
 )
-def test_the_requirement_is_judged(results, seconds, threads, verdict):
+def test_the_target_is_judged(results, seconds, threads, verdict):
     full = copy.deepcopy(results) | {"quick": False}
-    full["requirement"] |= {"seconds": seconds, "threads": threads}
+    full["target"] |= {"seconds": seconds, "threads": threads}
     text = render_policy_meta_step.page(full)
     assert f"| at most 1.5 on 2 processors | {seconds:.2f} on {threads} | {verdict}" in text
     assert "quick run" not in text

@@ -42,6 +42,7 @@ def made_up_results():
     speeds = {"steps_per_second": 900.4, "limit_steps_per_second": 1000.0, "share_of_limit": 0.9004}
     row = {"body": "ant", "timing": "gymnasium", "threads": 2, **speeds, "peak_resident_mib": 512.3}
     return {
+        "schema": simulation.SCHEMA,
         "quick": True,
         "machine": {"cpu": "a processor", "cores": 2},
         "versions": {"mujoco-core": "4.0.0", "envpool": None},
@@ -60,6 +61,7 @@ def test_the_page_is_rendered_from_the_figures(tmp_path):
     assert "| ant | gymnasium | 900 | 1000 | 90% | 512 |" in text
     assert "| ant | EnvPool | 50 | 300 | 3.0 |" in text
     assert "| bodies | 10 | 900 | 1000 | 90% | 512 |" in text
+    assert "takes 1.11 ms with 10 bodies" in text  # 10 (1 / 900.4 - 1 / 1000)
     assert "a processor" in text
     assert "quick run" in text
 
@@ -68,3 +70,8 @@ def test_a_page_without_measurements_is_refused_in_one_line(tmp_path, capsys):
     with pytest.raises(typer.Exit):
         render_simulation.main(tmp_path / "none.json", tmp_path / "p.md")
     assert "none.json is missing" in capsys.readouterr().err
+    source = tmp_path / "other.json"
+    source.write_text(json.dumps({**made_up_results(), "schema": "meta-step benchmark 2"}))
+    with pytest.raises(typer.Exit):
+        render_simulation.main(source, tmp_path / "p.md")
+    assert "other.json is not a simulation benchmark 1; run" in capsys.readouterr().err

@@ -197,6 +197,21 @@ def joined_then_cut(a, b, theta):
     return left.sum() * 2, (right * right).sum(0), torch.cat([a, b], dim=1).sum(0)
 
 
+def scaled_then_cut(a, b, theta):
+    """What the operations are told beside their operands is part of them."""
+    moved = torch.sub(theta[None], torch.cat([a, b], dim=1), alpha=0.1)
+    left, right = moved.split([a.shape[1], b.shape[1]], dim=1)
+    return left, right, torch.cat([a, b], dim=1).sum(0, dtype=torch.float64)
+
+
+def test_arguments_by_name_are_kept():
+    a, b = (torch.randn(5, n, generator=generator(n, "piece")) for n in (3, 4))
+    theta = torch.randn(7, generator=generator(0, "theta"))
+    cancelled = cancel_concatenation(make_fx(scaled_then_cut)(a, b, theta))
+    for found, expected in zip(cancelled(a, b, theta), scaled_then_cut(a, b, theta), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_cancelled_concatenations_leave_the_numbers_alone():
     a, b = (torch.randn(5, n, generator=generator(n, "piece")) for n in (3, 4))
     theta = torch.randn(7, generator=generator(0, "theta"))

@@ -168,10 +168,33 @@ def test_machine_settings_come_from_file_and_environment(tmp_path, monkeypatch):
         load_machine(path)
 
 
+def test_machine_settings_are_read_as_yaml_wherever_they_stand(tmp_path, monkeypatch):
+    path = tmp_path / "machine.yaml"
+    path.write_text("# nothing is set\n")
+    assert load_machine(path) == load_machine(tmp_path / "none.yaml")
+    monkeypatch.setenv("METALIB_CHECKPOINT_SECONDS", "0.5")
+    assert load_machine(path).checkpoint_seconds == 0.5
+    monkeypatch.setenv("METALIB_WORKERS", "\u00b2")
+    with pytest.raises(ConfigError, match="workers: '\u00b2' is not allowed: should be auto or a number from 1"):
+        load_machine(path)
+    monkeypatch.setenv("METALIB_WORKERS", "[1")
+    with pytest.raises(ConfigError, match="METALIB_WORKERS is not valid YAML"):
+        load_machine(path)
+    path.write_text("- 3\n")
+    with pytest.raises(ConfigError, match="must hold named sections, got CommentedSeq|got list"):
+        load_machine(path)
+
+
 def test_an_inner_batch_larger_than_the_smallest_k_is_refused(tmp_path):
     text = changed("inner_batch: all      # support examples an update", "inner_batch: 6  # support examples an update")
-    with pytest.raises(ConfigError, match=r"meta_train_lstm\.inner_batch: 6 is more than the smallest K, 5"):
+    with pytest.raises(
+        ConfigError, match=r"meta_train_lstm\.inner_batch: 6 is more than the smallest support holds, 5"
+    ):
         load(tmp_path, text)
+    with pytest.raises(
+        ConfigError, match=r"meta_train_classifier_lstm\.inner_batch: 6 is more than .* holds, 5 \(scale"
+    ):
+        load(tmp_path, changed("  inner_batch: all\n", "  inner_batch: 6\n"))
 
 
 def test_an_ablation_of_an_untrained_k_is_refused(tmp_path):

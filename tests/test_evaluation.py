@@ -38,11 +38,14 @@ def test_scores_equal_a_plain_loop_over_seeds_tasks_and_steps():
             torch.testing.assert_close(scores[seed, task], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_blocks_of_tasks_do_not_change_scores(monkeypatch):
+def test_blocks_of_tasks_do_not_change_scores():
     tasks = task_set(7)
+    sizes: list[int] = []
     whole = adaptation_scores(LOSS, RULE, phi(1), tasks.support, [tasks.query], 2)[0]
-    monkeypatch.setattr("metalib.evaluation.TASKS_AT_ONCE", 3)
-    blocks = adaptation_scores(LOSS, RULE, phi(1), tasks.support, [tasks.query], 2)[0]
+    blocks = adaptation_scores(
+        LOSS, RULE, phi(1), tasks.support, [tasks.query], 2, tasks_at_once=3, advance=sizes.append
+    )[0]
+    assert sizes == [3, 3, 1]
     torch.testing.assert_close(blocks, whole, rtol=1e-6, atol=1e-7)
 
 

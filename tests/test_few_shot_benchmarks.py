@@ -153,6 +153,7 @@ def made_up_few_shot_results():
     lstm = compare(LSTM_ON_IMAGES, {"lstm_fused": [process(2.0)], "lstm_plain": [process(16.0)]})
     run = {"kib": 10.4, "ms_median": 3.0, "ms_min": 2.0, "ms_max": 6.0, "share_median": 1e-4, "share_max": 2e-4}
     return {
+        "schema": classification.SCHEMA,
         "quick": False,
         "machine": {"cpu": "a processor", "cores": 2},
         "versions": {"torch": "2", "jax": None},

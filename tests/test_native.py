@@ -61,3 +61,9 @@ def test_what_cannot_be_built_is_none_and_leaves_nothing(tmp_path, compiler):
     source.write_text("this is no C++\n")
     assert answer(source, tmp_path, compiler) is None
     assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_folder_that_cannot_be_made_is_none(tmp_path, compiler):
+    source = tmp_path / "answer.cpp"
+    source.write_text('extern "C" int answer() { return 1; }\n')
+    assert answer(source, source / "programs", compiler) is None

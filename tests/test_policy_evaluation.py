@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import torch
 
 from metalib.locomotion.collector import collect
 from metalib.policy_evaluation import adapted_returns, choose_policy_rate
 from metalib.randomness import generator
+from metalib.trained_policy import TrainedPolicy
 from metalib.update_rules import GradientDescent
 from tests.point_search import POINT, start, trained
 
@@ -57,6 +60,46 @@ def test_the_rate_with_the_best_return_after_one_step_is_chosen():
     best = max(means, key=lambda rate: means[rate])
     assert found == {"chosen": best, "0.001": means[0.001], "0.03": means[0.03], "0.3": means[0.3]}
     assert len(set(means.values())) == 3
+
+
+class PartlyBroken:
+    """A sampler whose first rollouts of each task broke down at once; costs make them look the best."""
+
+    def __init__(self, of, broken):
+        self.of, self.broken = of, broken
+
+    def __getattr__(self, name):
+        return getattr(self.of, name)
+
+    def collect(self, thetas, goals, numbers):
+        found = self.of.collect(thetas, goals, numbers)
+        found.rewards[:, : self.broken] = 0
+        found.non_finite[:, : self.broken] = True
+        return found
+
+
+def partly_broken(monkeypatch, broken):
+    own = TrainedPolicy.adaptation
+
+    def adaptation(*arguments, **named):
+        found = own(*arguments, **named)
+        return replace(found, sampler=PartlyBroken(found.sampler, broken))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TrainedPolicy, "adaptation", adaptation)
+
+
+def test_rollouts_that_broke_down_do_not_count(monkeypatch):
+    whole = rollouts_of(trained().phi[0].expand(3, -1), 0, 4).returns
+    partly_broken(monkeypatch, 3)
+    found = adapted_returns(trained(), RULE, GOALS, 4, 0, 1, numbers)
+    torch.testing.assert_close(found[0, :, 0], whole[:, 3])
+    partly_broken(monkeypatch, 4)
+    assert adapted_returns(trained(), RULE, GOALS, 4, 0, 1, numbers).isnan().all()
+
+
+def test_a_rate_at_which_some_rollouts_break_down_is_not_chosen(monkeypatch):
+    partly_broken(monkeypatch, 1)
+    assert choose_policy_rate(trained(), [0.01], GOALS, 1, numbers) == {"chosen": 0.01, "0.01": None}
 
 
 def test_of_equal_rates_the_smallest_is_chosen():

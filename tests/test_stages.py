@@ -173,6 +173,12 @@ def test_the_stages_one_after_the_other(done, monkeypatch):
     assert not list(done.rglob("*.partial"))
 
 
+def test_what_every_stage_wrote_may_be_replaced_by_the_next_run(done):
+    folders = {path.parent for path in done.rglob("*.safetensors") if ".cache" not in path.parts} | {done / "reports"}
+    assert len(folders) > 20
+    assert {folder: list(running._strangers(folder)) for folder in folders} == {folder: [] for folder in folders}
+
+
 def test_the_tables_have_every_method(done):
     sinusoid, images = (pd.read_csv(done / "reports" / "tables" / f"{n}.csv") for n in ("sinusoid", "classification"))
     assert set(sinusoid["method"]) == {"maml", "lstm", "pretrained", "scratch", "oracle"}
@@ -312,7 +318,7 @@ def test_an_unwritable_output_is_refused_before_any_work(tiny, capsys):
     assert "holds the project itself" in refused(capsys, generate_tasks.main, Path(".."))
     Path("sources").mkdir()
     Path("sources/__init__.py").write_text("")
-    assert "holds sources" in refused(capsys, generate_tasks.main, Path("sources"))
+    assert "it holds __init__.py, which no stage wrote" in refused(capsys, generate_tasks.main, Path("sources"))
     assert Path("sources/__init__.py").exists()
     assert Path("params.yaml").exists()
 

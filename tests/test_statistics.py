@@ -24,6 +24,11 @@ def test_hand_worked_case_with_diverged_scores():
     assert result.median.tolist() == [3.0]
 
 
+@pytest.mark.parametrize("diverged", [math.inf, math.nan])
+def test_the_median_of_mostly_diverged_scores_is_infinite(diverged):
+    assert summary([[[diverged], [diverged], [1.0]]]).median.tolist() == [math.inf]
+
+
 def test_exactly_at_the_limit_is_not_diverged():
     assert summary([[[100.0], [1.0]]]).n_diverged.tolist() == [0]
 

@@ -54,6 +54,23 @@ def test_a_changed_number_is_found(path):
         load_tensors(path, "test 1")
 
 
+def test_a_changed_setting_is_found(path):
+    content = path.read_bytes()
+    assert content.count(b"[1, 2]") == 1
+    path.write_bytes(content.replace(b"[1, 2]", b"[1, 3]"))
+    with pytest.raises(StorageError, match="checksum mismatch"):
+        load_tensors(path, "test 1")
+
+
+def test_tensors_that_share_memory_are_stored_each(tmp_path):
+    whole = torch.arange(4.0)
+    save_tensors(tmp_path / "shared", "test 1", {"all": whole, "again": whole, "half": whole[2:]}, {})
+    tensors, _ = load_tensors(tmp_path / "shared", "test 1")
+    assert {name: tensor.tolist() for name, tensor in tensors.items()} == {
+        "all": [0, 1, 2, 3], "again": [0, 1, 2, 3], "half": [2, 3]
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("keep", [0, 5, 100, -1])
 def test_a_torn_file_is_refused(path, keep):
     path.write_bytes(path.read_bytes()[:keep])

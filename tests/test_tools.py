@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from metalib.config import load_params
 from tools import lstm_variants, preflight
 from tools.clone import clone_work_tree
-from tools.paper import copy_lock, published_meta_steps, readme, shorten
+from tools.paper import copy_lock, paper_meta_steps, readme, shorten
 from tools.parallel import run_in_order, stage_graph
 from tools.quick import set_scale
 from tools.results import RUN, put_in_place
@@ -179,7 +179,7 @@ def test_a_shorter_run_says_so_and_changes_nothing_else(tmp_path):
     params.write_text((ROOT / "params.yaml").read_text())
     set_scale(params, "paper")
     before = load_params(params)
-    assert published_meta_steps(params, ["ant_vel"]) == {"ant_vel": before.meta_train_policy.meta_steps["ant_vel"]}
+    assert paper_meta_steps(params, ["ant_vel"]) == {"ant_vel": before.meta_train_policy.meta_steps["ant_vel"]}
     shorten(params, ["ant_vel"], 7)
     after = load_params(params)
     for section in ("meta_train_policy", "train_policy_baseline"):
@@ -189,7 +189,7 @@ def test_a_shorter_run_says_so_and_changes_nothing_else(tmp_path):
     run = {"command": "", "stages": {}, "env_steps": {}, "versions": {}, "shortened": [7, {"ant_vel": 1500}]}
     machine = {"cores": 2, "cpu": "a processor", "memory_gib": 8.0, "python": "3.11.2"}
     page = readme({**run, "machine": machine})
-    assert "Shorter than the published runs: 7 meta-steps instead of 1,500 (ant_vel).\n" in page
+    assert "Shorter than the project's paper scale: 7 meta-steps instead of 1,500 (ant_vel).\n" in page
 
 
 def test_a_run_that_is_not_shorter_is_refused_before_any_work(tmp_path):

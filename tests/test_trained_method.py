@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -5,6 +7,7 @@ import metalib
 from metalib import MLP, GradientDescent, TrainedMethod
 from metalib.losses import Batch, MeanSquaredError
 from metalib.randomness import generator
+from metalib.storage import StorageError, save_tensors
 
 
 @pytest.fixture(name="method")
@@ -65,6 +68,28 @@ def test_bad_calls_are_refused(method):
         method.learner(2)
     with pytest.raises(ValueError, match="oracle brings no update rule"):
         TrainedMethod("oracle", method.architecture, method.loss, method.phi, (0, 7), None, 0, None, {}).learner()
+
+
+def test_numbers_of_other_types_are_taken_as_those_of_the_parameters(method):
+    x, y = support()
+    expected = method.learner().adapt(x, y)(x)
+    assert torch.equal(method.learner().adapt(x.double(), y.double())(x.double()), expected)
+    classifier = TrainedMethod("maml", MLP((1, 8, 3)), "cross_entropy", torch.zeros(1, 43), (0,), method.rule, 1, 1, {})
+    classes = torch.tensor([0, 1, 2, 0, 1])
+    assert torch.equal(classifier.learner().adapt(x, classes.int())(x), classifier.learner().adapt(x, classes)(x))
+
+
+def test_files_that_do_not_fit_are_refused(method, tmp_path):
+    path = tmp_path / "k10.safetensors"
+    replace(method, phi=method.phi[:, :-1]).save(path)
+    with pytest.raises(StorageError, match=r"parameters of shape \[2, 24\] are not \[2, 25\]; run"):
+        TrainedMethod.load(path)
+    replace(method, seeds=(0,)).save(path)
+    with pytest.raises(StorageError, match=r"parameters of shape \[2, 25\] are not \[1, 25\]; run"):
+        TrainedMethod.load(path)
+    save_tensors(path, "trained method 2", {"phi": method.phi}, {"network": method.architecture.to_dict()})
+    with pytest.raises(StorageError, match="it was written by another version"):
+        TrainedMethod.load(path)
 
 
 def test_public_names_load_and_unknown_names_are_explained():

@@ -138,6 +138,8 @@ def test_parameters_that_do_not_fit_are_refused(changes, path):
 def test_the_header_of_another_version_is_refused(path):
     save_tensors(path, "trained policy 1", {"phi": torch.zeros(1, 1)}, {"family": "point_navigation"})
     assert "it was written by another version" in refused(path)
+    save_tensors(path, "trained policy 1", {"phi": torch.zeros(1, 1)}, {})
+    assert "holds a policy for None, but one for ant_dir is needed" in refused(path, "ant_dir")
 
 
 def test_rates_at_test():

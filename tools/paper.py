@@ -29,7 +29,8 @@ PACKAGES = ("torch", "gymnasium", "numpy")
 def main(
     tasks: Annotated[list[str], typer.Argument(help=f"Some of {', '.join(TASKS)}.")],
     meta_steps: Annotated[
-        int | None, typer.Option(min=1, help="Meta-steps, of MAML and of the baselines, instead of the published.")
+        int | None,
+        typer.Option(min=1, help="Meta-steps, of MAML and of the baselines, instead of those of paper scale."),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder to write; results/paper/TASKS if not given.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the copy lies in which the stages run.")] = FOLDER,
@@ -46,8 +47,8 @@ def main(
     name = "-".join(tasks) + (f"-{meta_steps}-meta-steps" if meta_steps else "")
     target = output or ROOT / "results" / "paper" / name
     refuse_other_folder(target)
-    published = published_meta_steps(ROOT / "params.yaml", tasks)
-    few = [f"{task} has {steps:,}" for task, steps in published.items() if meta_steps and steps <= meta_steps]
+    whole = paper_meta_steps(ROOT / "params.yaml", tasks)
+    few = [f"{task} has {steps:,}" for task, steps in whole.items() if meta_steps and steps <= meta_steps]
     if few:
         raise typer.BadParameter(f"--meta-steps {meta_steps:,} makes no run shorter: {', '.join(few)}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,6 +58,7 @@ def main(
         shorten(folder / "params.yaml", tasks, meta_steps)
     _python(folder, ["-m", "dvc", "repro", *(f"evaluate_policy@{task}" for task in tasks)])
     report = folder / "paper-report"
+    shutil.rmtree(report, ignore_errors=True)  # as an interrupted run may have left it, with more than the stage writes
     _python(folder, ["-m", "stages.locomotion_report", "data", "artifacts", "published", report.name, *tasks])
     for task in tasks:
         for curve in CURVES:
@@ -67,14 +69,14 @@ def main(
     copy_lock(folder / "dvc.lock", report / "dvc.lock", tasks)
     run = describe(folder, tasks)
     if meta_steps:
-        run = {**run, "command": f"{run['command']} META_STEPS={meta_steps}", "shortened": [meta_steps, published]}
+        run = {**run, "command": f"{run['command']} META_STEPS={meta_steps}", "shortened": [meta_steps, whole]}
     (report / RUN).write_text(json.dumps(run, indent=1) + "\n")
     (report / "README.md").write_text(readme(run))
     put_in_place(report, target)
     print(f"report: {target / 'report.md'}")
 
 
-def published_meta_steps(params: Path, tasks: Sequence[str]) -> dict[str, int]:
+def paper_meta_steps(params: Path, tasks: Sequence[str]) -> dict[str, int]:
     """Return the meta-steps of MAML at paper scale by task, from a settings file."""
     counts = YAML(typ="safe").load(params)["scales"]["paper"]["meta_train_policy"]["meta_steps"]
     return {task: counts[task] for task in tasks}
@@ -136,9 +138,9 @@ def readme(run: dict[str, Any]) -> str:
     machine, versions = run["machine"], ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     shortened = ""
     if "shortened" in run:
-        taken, published = run["shortened"]
-        those = ", ".join(f"{steps:,} ({task})" for task, steps in published.items())
-        shortened = f"\nShorter than the published runs: {taken:,} meta-steps instead of {those}.\n"
+        taken, whole = run["shortened"]
+        those = ", ".join(f"{steps:,} ({task})" for task, steps in whole.items())
+        shortened = f"\nShorter than the project's paper scale: {taken:,} meta-steps instead of {those}.\n"
     return f"""# Locomotion at paper scale
 {shortened}
 [The report](report.md), its [table](tables/locomotion.csv), [learning curves](curves), [settings](params.yaml) and the

@@ -1,18 +1,16 @@
 """Contenders in turn, for several rounds: the meta-step of conv4, and that of the LSTM rule."""
 
 import statistics
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import Say
 from benchmarks.few_shot.contenders import CONTENDERS, OF_METHOD
 from benchmarks.few_shot.problem import CONVOLUTIONS, LSTM_ON_IMAGES, LSTM_ON_SINUSOIDS, MORE_SHOTS, Problem
 from benchmarks.machine import cores
 from benchmarks.processes import measure
 from benchmarks.summaries import ratio, summarise_processes
-
-Say = Callable[[str], None]
 
 
 def race_convolutions(can_compile: bool, folder: Path, quick: bool, say: Say) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """What saving training state costs: the time of one saving, as a share of the training between two."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,14 +8,13 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.command import Say
 from benchmarks.few_shot.problem import LSTM_ON_IMAGES, Problem, start
 from benchmarks.machine import cores
 from benchmarks.processes import measure
 from benchmarks.summaries import summarise
 from metalib.config import MachineSettings
 from metalib.meta_training.checkpoints import Checkpoints, Progress
-
-Say = Callable[[str], None]
 
 EVERY_SECONDS = MachineSettings().checkpoint_seconds
 

@@ -76,7 +76,7 @@ class Case:
 
 
 CASES = {
-    "sketch": Case("half-cheetah, small sizes", "cheetah_dir"),
+    "small": Case("half-cheetah, small sizes", "cheetah_dir"),
     "published": Case("half-cheetah, published sizes", "cheetah_dir", 40, hidden=(100, 100), activation="relu"),
     "ant": Case(
         "ant, small sizes",

@@ -30,7 +30,7 @@ def cancel_concatenation(graph: GraphModule) -> GraphModule:
             _replace_split(node)
         elif node.target == aten.slice.Tensor:
             _replace_slice(node)
-        elif node.target == aten.sum.dim_IntList:
+        elif node.target == aten.sum.dim_IntList and not node.kwargs:  # such as the type of the sum
             _move_sum_into_concatenation(node)
     graph.graph.eliminate_dead_code()
     graph.recompile()
@@ -71,7 +71,7 @@ def _ends_in_concatenation(source: Node, dim: int, start: int, stop: int) -> boo
     """Whether a cut of ``source`` leads through elementwise operations to one operand of a concatenation."""
     if source.target == aten.cat.default:
         return _operand(source, dim, start, stop) is not None
-    if source.target in _ELEMENTWISE:
+    if _is_elementwise(source):
         return any(
             _ends_in_concatenation(arg, dim - len(_shape(source)) + len(_shape(arg)), start, stop)
             for arg in source.args
@@ -80,13 +80,18 @@ def _ends_in_concatenation(source: Node, dim: int, start: int, stop: int) -> boo
     return False
 
 
+def _is_elementwise(node: Node) -> bool:
+    """Whether the operation takes each piece by itself, with nothing but its operands to pass on."""
+    return node.target in _ELEMENTWISE and not node.kwargs
+
+
 def _piece(source: Node, dim: int, start: int, stop: int) -> Node:
     """Return ``source[..., start:stop, ...]`` along ``dim``, taken as early as possible."""
     graph = source.graph
     operand = _operand(source, dim, start, stop) if source.target == aten.cat.default else None
     if operand is not None:
         return operand
-    if source.target in _ELEMENTWISE and _ends_in_concatenation(source, dim, start, stop):
+    if _is_elementwise(source) and _ends_in_concatenation(source, dim, start, stop):
         args = tuple(
             _piece(arg, dim - len(_shape(source)) + len(_shape(arg)), start, stop)
             if isinstance(arg, Node) and _spans(arg, source, dim)

@@ -28,7 +28,7 @@ def compiler() -> str | None:
 def load(
     source: Path, folder: Path, cxx: str, extra_flags: Sequence[str] = (), mode: int = ctypes.DEFAULT_MODE
 ) -> ctypes.CDLL | None:
-    """Build ``source`` into ``folder`` unless it is there, and load it; None if it cannot be built here.
+    """Build ``source`` into ``folder`` unless it is there, and load it; None if it cannot be built or kept there.
 
     Args:
         source: a C++ file.
@@ -40,15 +40,24 @@ def load(
     depends_on = (machine_key(source), cxx, _version(cxx), tuple(extra_flags))
     key = hashlib.sha256(repr(depends_on).encode()).hexdigest()[:16]
     library = folder / f"{source.stem}-{key}.so"
-    if not library.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = library.with_suffix(f".{os.getpid()}.partial")
-        command = [cxx, *FLAGS, f"-I{HEADERS}", str(source), *extra_flags, "-o", str(partial)]
-        if subprocess.run(command, capture_output=True, check=False).returncode != 0:
-            partial.unlink(missing_ok=True)
-            return None
-        partial.replace(library)
+    command = [cxx, *FLAGS, f"-I{HEADERS}", str(source), *extra_flags]
+    if not library.exists() and not _built(command, library):
+        return None
     return ctypes.CDLL(str(library), mode=mode)
+
+
+def _built(command: Sequence[str], library: Path) -> bool:
+    """Build a library as a whole or not at all; return whether it is there."""
+    partial = library.with_suffix(f".{os.getpid()}.partial")
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        if subprocess.run([*command, "-o", str(partial)], capture_output=True, check=False).returncode != 0:
+            partial.unlink(missing_ok=True)
+            return False
+        partial.replace(library)
+    except OSError:
+        return False
+    return True
 
 
 def _version(cxx: str) -> str:

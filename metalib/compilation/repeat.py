@@ -1,6 +1,7 @@
 """What repeats a step over a chunk of data: the eager reference, or a compiled program."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,17 +16,24 @@ Backend = Callable[[Step, Any, Any], Program]
 """``(step, example state, example data of one step) -> program``"""
 
 
-def repeat_eagerly(step: Step, state: Any, data: Any) -> Program:
-    """Return the program that calls ``step`` in a Python loop; the examples are not used."""
+@dataclass(frozen=True)
+class PythonLoop:
+    """The program that calls ``step`` in a Python loop."""
 
-    def program(state: Any, data: Any) -> tuple[Any, Tensor]:
+    step: Step
+
+    def __call__(self, state: Any, data: Any) -> tuple[Any, Tensor]:
+        """Return the state after all steps of ``data`` ``[steps, ...]``, and their outputs, stacked."""
         outputs = []
         for index in range(len(tree_leaves(data)[0])):
-            state, output = step(state, at(data, index))
+            state, output = self.step(state, at(data, index))
             outputs.append(output)
         return state, torch.stack(outputs)
 
-    return program
+
+def repeat_eagerly(step: Step, state: Any, data: Any) -> Program:
+    """Return the program that calls ``step`` in a Python loop; the examples are not used."""
+    return PythonLoop(step)
 
 
 def at(data: Any, index: int) -> Any:

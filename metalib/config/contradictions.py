@@ -55,12 +55,18 @@ def _refuse_unknown_ablation_shots(path: Path, params: Params) -> None:
 
 
 def _refuse_large_inner_batch(path: Path, scale: str, params: Params) -> None:
-    batch, fewest = params.meta_train_lstm.inner_batch, min(*params.meta_train_lstm.shots, *params.evaluate.shots)
-    if batch != "all" and batch > fewest:
-        raise ConfigError(
-            f"{path}: meta_train_lstm.inner_batch: {batch} is more than the smallest K, {fewest} (scale {scale}); "
-            "lower it, or set it to all"
-        )
+    images = params.generate_image_tasks
+    smallest = {
+        "meta_train_lstm": min(*params.meta_train_lstm.shots, *params.evaluate.shots),
+        "meta_train_classifier_lstm": min(images.ways) * min(images.shots),  # all classes of a support together
+    }
+    for section, fewest in smallest.items():
+        batch = getattr(params, section).inner_batch
+        if batch != "all" and batch > fewest:
+            raise ConfigError(
+                f"{path}: {section}.inner_batch: {batch} is more than the smallest support holds, {fewest} "
+                f"(scale {scale}); lower it, or set it to all"
+            )
 
 
 def _refuse_missing_conditions(path: Path, scale: str, params: Params) -> None:

@@ -28,6 +28,7 @@ def load_params(path: Path) -> Params:
             is of the wrong type or out of range; two settings contradict each other.
     """
     raw = _read_yaml(path)
+    _refuse_other_than_sections(path, raw)
     scales = raw.pop("scales", None)
     chosen = raw.pop("scale", None)
     if not isinstance(scales, Mapping) or set(scales) != set(SCALES):
@@ -50,24 +51,34 @@ def load_machine(path: Path) -> MachineSettings:
     Raises:
         ConfigError: a key is unknown or a value is not allowed.
     """
-    raw = _read_yaml(path) if path.exists() else {}
+    raw = (_read_yaml(path) or {}) if path.exists() else {}  # all comments: nothing is set
+    _refuse_other_than_sections(path, raw)
     for key in MachineSettings.model_fields:
-        value = os.environ.get(f"METALIB_{key.upper()}")
-        if value is not None:
-            raw[key] = int(value) if value.isdigit() else value
+        name = f"METALIB_{key.upper()}"
+        if name in os.environ:
+            raw[key] = _yaml(os.environ[name], name)
     return _validate(MachineSettings, raw, path)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path) -> Any:
     try:
-        raw = YAML(typ="safe").load(path.read_text())
+        return _yaml(path.read_text(), str(path))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); run from the project's root") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+
+
+def _yaml(text: str, name: str) -> Any:
+    try:
+        return YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise ConfigError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _refuse_other_than_sections(path: Path, raw: Any) -> None:
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold named sections, got {type(raw).__name__}")
-    return raw
 
 
 def _merge(path: Path, shared: Mapping[str, Any], scale: str, counts: Any) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """How the machine is used."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import BeforeValidator, Field
 
 from metalib.config.fields import Section
 
 
-def _worker_count(value: int | Literal["auto"]) -> int | Literal["auto"]:
-    if value != "auto" and not 1 <= value <= 1024:
+def _worker_count(value: Any) -> Any:
+    if value != "auto" and not (type(value) is int and 1 <= value <= 1024):
         raise ValueError("should be auto or a number from 1 to 1024")
     return value
 
@@ -18,5 +18,5 @@ class MachineSettings(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     backend: Literal["auto", "compiled", "eager"] = "auto"
-    workers: Annotated[int | Literal["auto"], AfterValidator(_worker_count)] = "auto"
+    workers: Annotated[int | Literal["auto"], BeforeValidator(_worker_count)] = "auto"
     checkpoint_seconds: Annotated[float, Field(strict=True, ge=0, le=86_400)] = 30.0

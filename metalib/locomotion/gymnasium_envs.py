@@ -5,6 +5,8 @@
 seed s + i, bit for bit. Observations, goals and infos are copies, never live views.
 """
 
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gymnasium
@@ -183,11 +185,15 @@ class LocomotionVectorEnv(VectorEnv[Numbers, Numbers, NDArray[Any]]):
         infos = self._infos(np.ones(self.num_envs, dtype=np.bool_))
         return self._bodies.observations(), rewards, terminations, truncations, {**infos, **ends}
 
-    def _seed(self, seed: int | list[int | None] | None, mask: NDArray[np.bool_]) -> None:
-        seeds: list[int | None] = seed if isinstance(seed, list) else [None] * self.num_envs
-        if isinstance(seed, int):
-            self._np_random, self._np_random_seed = seeding.np_random(seed)
-            seeds = [seed + index for index in range(self.num_envs)]
+    def _seed(self, seed: int | Sequence[int | None] | None, mask: NDArray[np.bool_]) -> None:
+        if seed is None:
+            seeds: list[int | None] = [None] * self.num_envs
+        elif isinstance(seed, Iterable):
+            seeds = [None if of_body is None else operator.index(of_body) for of_body in seed]
+        else:
+            first = operator.index(seed)  # NumPy's integers too; what is no integer is a TypeError
+            self._np_random, self._np_random_seed = seeding.np_random(first)
+            seeds = [first + index for index in range(self.num_envs)]
         if len(seeds) != self.num_envs:
             raise ValueError(f"one seed a body is needed, got {len(seeds)} for {self.num_envs}")
         if not self._generators:

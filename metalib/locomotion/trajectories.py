@@ -34,9 +34,23 @@ class Trajectories(NamedTuple):
         return self.rewards.sum(dim=-1, dtype=torch.float64)
 
     @property
+    def mean_returns(self) -> Tensor:
+        """The mean return of each task's rollouts that stayed finite, ``[task]``; NaN where none did.
+
+        A rollout that broke down is cut short, which would count in its favour where rewards are negative.
+        """
+        sound = ~self.non_finite
+        return (self.returns * sound).sum(dim=-1) / sound.sum(dim=-1)
+
+    def mean_return(self) -> float:
+        """Return the mean return of all rollouts that stayed finite; NaN if none did."""
+        sound = ~self.non_finite
+        return ((self.returns * sound).sum() / sound.sum()).item()
+
+    @property
     def broken(self) -> Tensor:
-        """Tasks of which no rollout stayed finite, ``[task]`` bool: their returns say nothing."""
-        return self.non_finite.all(dim=-1)
+        """Tasks of which a rollout did not stay finite, ``[task]`` bool: such a policy is not chosen."""
+        return self.non_finite.any(dim=-1)
 
     @property
     def lengths(self) -> Tensor:

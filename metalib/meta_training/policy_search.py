@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from metalib.locomotion.surrogate import SURROGATES
-from metalib.locomotion.trajectories import Trajectories
 from metalib.meta_training.replay import AdaptedPolicies, Records
 from metalib.meta_training.trust_region import TrustRegion, trust_region_step
 from metalib.policy_adaptation import Iterate, PolicyAdaptation
@@ -107,8 +106,8 @@ class PolicySearch:
         so_far = state.curve[step - 1, 0] if step else 0.0
         taken = sum(int(iterate.found.mask.sum()) for iterate in iterates)
         curve = state.curve.clone()
-        before = _mean_return(iterates[0].found)
-        after = _mean_return(iterates[-1].found) if inner_steps else math.nan
+        before = iterates[0].found.mean_return()
+        after = iterates[-1].found.mean_return() if inner_steps else math.nan
         curve[step, :3] = torch.tensor([so_far + taken, before, after], dtype=torch.float64)
         wrong = torch.tensor(
             [
@@ -142,7 +141,7 @@ class PolicySearch:
             self.inner_steps,
             lambda t: generator(self.seed, f"validation rollouts, iterate {t}"),
         )
-        found = _mean_return(iterates[-1].found)
+        found = iterates[-1].found.mean_return()
         curve = state.curve.clone()
         curve[step, 3] = found
         state = state._replace(curve=curve)
@@ -150,9 +149,4 @@ class PolicySearch:
         if unfit or found <= state.best_return.item():
             return state
         best = torch.tensor(found, dtype=torch.float64)
-        # A copy: a file of saved state holds no two tensors that share memory.
-        return state._replace(best_phi=state.phi.clone(), best_return=best, best_step=torch.tensor(step + 1))
-
-
-def _mean_return(found: Trajectories) -> float:
-    return found.returns.mean().item()
+        return state._replace(best_phi=state.phi, best_return=best, best_step=torch.tensor(step + 1))

@@ -68,15 +68,24 @@ class Network:
 def _refuse_hidden_state(module: nn.Module) -> None:
     for name, part in module.named_modules():
         label = _label(name, part)
-        if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
+        if _draws_random_numbers(part):
             raise ValueError(
-                f"{label} draws random numbers, so the network is not a function of (theta, x); remove it or set p=0"
+                f"{label} draws random numbers, so the network is not a function of (theta, x); remove it, or set "
+                "its dropout to 0"
             )
         if next(part.buffers(recurse=False), None) is not None:
             raise ValueError(
                 f"{label} keeps buffers (running statistics), so the network is not a function of "
                 f"(theta, x) and one task would leak into the next; use batch statistics only: {_OWN_BATCH_NORM}"
             )
+
+
+def _draws_random_numbers(part: nn.Module) -> bool:
+    if isinstance(part, nn.modules.dropout._DropoutNd):
+        return part.p > 0
+    if isinstance(part, nn.MultiheadAttention | nn.RNNBase):
+        return part.dropout > 0
+    return isinstance(part, nn.RReLU | nn.FractionalMaxPool2d | nn.FractionalMaxPool3d)
 
 
 def _refuse_wrong_derivatives(module: nn.Module) -> None:

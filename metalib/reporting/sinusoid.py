@@ -86,7 +86,8 @@ def unseen_half_errors(illustrations: TaskSet, predicted: Mapping[str, Tensor]) 
 
 
 def _headline(shown: pd.DataFrame, steps: int, lstm_steps: int) -> dict[str, float]:
-    k = headline_shots([int(k) for k in shown[shown["method"] == "maml"]["test_shots"]])
+    tested = [set(rows["test_shots"]) for _, rows in shown.groupby("method")]
+    k = headline_shots([int(k) for k in set.intersection(*tested)])
 
     def error(method: str, step: int) -> float:
         rows = shown[(shown["method"] == method) & (shown["test_shots"] == k) & (shown["gradient_step"] == step)]
@@ -134,12 +135,13 @@ def seed_table(scores: Iterable[Scores], diverged_above: float) -> pd.DataFrame:
     kept = values.masked_fill(~(values <= diverged_above), torch.nan)
     steps = values.shape[2] - 1
     half = max(steps // 2, 1)
+    last = values[:, :, steps].masked_fill(values[:, :, steps].isnan(), torch.inf)
     rows = []
     for seed in range(len(values)):
         row: dict[str, Any] = {"seed": str(seed)}
         for step in dict.fromkeys((1, half, steps)):
             row[f"mean, step {step}"] = float(kept[seed, :, step].nanmean())
-        row[f"median, step {steps}"] = float(values[seed, :, steps].nan_to_num(nan=torch.inf).median())
+        row[f"median, step {steps}"] = float(last[seed].median())
         row[f"tasks above 5, step {half}"] = f"{100 * float((~(values[seed, :, half] <= 5)).double().mean()):.1f}%"
         rows.append(row)
     return pd.DataFrame(rows).assign(**{"trained at K": trained, "tested at K": tested})

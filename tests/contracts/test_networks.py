@@ -17,6 +17,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "conv4, features": Conv4((1, 12, 12), 3, 0),
     "fully connected images": FullyConnected((1, 4, 4), (6, 5), 3),
 }
+FEATURES = {"conv4, features": 3}
 INPUTS = {name: (architecture.network(), architecture.input_shape) for name, architecture in ARCHITECTURES.items()}
 INPUTS["tanh module"] = (Network(nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 1, bias=False))), (2,))
 
@@ -101,5 +102,5 @@ def test_sizes_are_as_described(name):
     architecture = ARCHITECTURES[name]
     theta = architecture.initial_theta(generator(0, "theta"), 0.1)
     y = architecture.network()(theta, torch.zeros(7, *architecture.input_shape))
-    assert y.shape == (7, architecture.n_outputs or y.shape[1])
+    assert y.shape == (7, architecture.n_outputs or FEATURES[name])
     assert torch.equal(theta, architecture.initial_theta(generator(0, "theta"), 0.1))

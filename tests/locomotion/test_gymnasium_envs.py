@@ -166,6 +166,20 @@ def test_bad_calls_are_refused():
         single.step(np.zeros(6))
 
 
+def test_seeds_of_every_integer_type_are_heard():
+    vector = gymnasium.make_vec("metalib/CheetahVel-v0", num_envs=2)
+
+    def goals(seed):
+        return vector.reset(seed=seed)[1]["goal"].tolist()
+
+    assert goals(np.int64(5)) == goals(5)
+    assert goals((1, 7)) == goals(np.array([1, 7])) == goals([1, 7])
+    first, _ = goals([1, 7])
+    assert [first, goals([1, None])[0]] == [first, first]
+    with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
+        goals(0.5)
+
+
 @pytest.mark.skipif(not can_draw(), reason="no display, and neither EGL nor OSMesa")
 def test_pictures_show_the_body_move():
     env = gymnasium.make("metalib/AntDir-v0", render_mode="rgb_array", goal=1.0)

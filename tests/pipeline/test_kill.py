@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,16 +20,16 @@ STEPS = 3000
 KILLS = 20
 
 
-def settings(folder, backend):
+def settings(folder, backend, workers=1, shots="[5]", steps=STEPS):
     """Small training that saves after every chunk."""
     params = folder / "params.yaml"
     set_scale(params, "quick")
-    text = params.read_text().replace("meta_steps: 1000", f"meta_steps: {STEPS}")
-    text = text.replace("shots: [5, 10, 20]    # K: MAML", "shots: [5]    # K: MAML").replace("[40, 40]", "[8, 8]")
+    text = re.sub(r"(meta_train: {meta_steps: )\d+(, seeds: \[0, 1\]})", rf"\g<1>{steps}\2", params.read_text())
+    text = re.sub(r"shots: \[.*\](    # K: MAML)", rf"shots: {shots}\1", text).replace("[40, 40]", "[8, 8]")
     text = text.replace("shots: 10             # K", "shots: 5")
     text = text.replace("meta_batch: 25        # tasks a meta-step", "meta_batch: 4")
     params.write_text(text)
-    (folder / "machine.yaml").write_text(f"backend: {backend}\nworkers: 1\ncheckpoint_seconds: 0\n")
+    (folder / "machine.yaml").write_text(f"backend: {backend}\nworkers: {workers}\ncheckpoint_seconds: 0\n")
 
 
 def command(folder, stage, *arguments):
@@ -145,6 +146,26 @@ def test_ctrl_c_ends_soon_and_says_what_is_saved(clone):
     assert error.startswith("interrupted: meta_train@sinusoid-maml: saved: k5-seed")
     assert "the same command continues there" in error
     assert not (clone / "interrupted").exists()
+
+
+def test_ctrl_c_reaches_worker_processes_and_the_same_command_continues_to_the_same_bytes(clone):
+    settings(clone, "eager", workers=2, shots="[5, 10]", steps=400)
+    finish(train(clone, "workers-whole"))
+    others = len(saved(clone))
+    process = train(clone, "workers")
+    while len(saved(clone)) < others + 2 and process.poll() is None:
+        time.sleep(0.01)
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate()
+    assert time.monotonic() - started < 2
+    assert process.returncode == 130
+    told = error.splitlines()[-1]
+    assert told.startswith("interrupted: meta_train@sinusoid-maml: saved: k10-seed")
+    assert ", k5-seed" in told
+    finish(train(clone, "workers"))
+    for path in (clone / "workers-whole").iterdir():
+        assert path.read_bytes() == (clone / "workers" / path.name).read_bytes(), path.name
 
 
 def test_torn_state_is_passed_over_and_a_second_run_at_once_is_refused(clone):

@@ -94,8 +94,8 @@ def test_no_episode_leaks_into_another():
     assert not torch.equal(before[1:], after[1:])
 
 
-def test_query_statistics_are_not_those_of_the_support():
-    """The query set is normalised by itself: its outputs do not depend on which support was seen."""
+def test_outputs_depend_on_the_images_beside_them():
+    """Images are normalised by the statistics of their batch."""
     network = Conv4((1, 8, 8), 3, 2).network()
     theta = torch.randn(network.n_parameters, generator=generator(0, "theta"))
     x = images(6, 1, 8, 8).float()
