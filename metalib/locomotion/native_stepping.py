@@ -46,7 +46,7 @@ class NativeStepper:
 
     def restart(self, ids: Tensor | None) -> None:
         """See :class:`metalib.locomotion.stepping.Stepper`."""
-        rows = slice(None) if ids is None else ids
+        rows = slice(None) if ids is None else _checked(ids, len(self.state))
         self.state[rows] = self._start
         self._warmstart[rows] = 0.0
         self.controls[rows] = 0.0
@@ -63,7 +63,7 @@ class NativeStepper:
     def _call(self, function: Callable[..., None], ids: Tensor | None) -> None:
         if ids is None:
             function(self._stepper, None, ctypes.c_int64(len(self.state)))
-        elif len(ids):
+        else:
             ids = _checked(ids, len(self.state))
             function(self._stepper, ctypes.c_void_p(ids.data_ptr()), ctypes.c_int64(len(ids)))
 
@@ -91,9 +91,9 @@ def _load_library() -> ctypes.CDLL | None:
 
 
 def _checked(ids: Tensor, n_bodies: int) -> Tensor:
-    """Refuse what would write beyond the rows, or into one from two threads."""
-    in_range = ids.dtype == torch.int64 and int(ids[0]) >= 0 and int(ids[-1]) < n_bodies
-    if not in_range or not bool((ids.diff() > 0).all()):
+    """Refuse what would write beyond the rows or into one from two threads, and other orders, as ``Batch`` does."""
+    ascending = ids.dtype == torch.int64 and ids.ndim == 1 and bool((ids.diff() > 0).all())
+    if not ascending or (len(ids) > 0 and (int(ids[0]) < 0 or int(ids[-1]) >= n_bodies)):
         raise ValueError(f"ids must be int64, ascending, from 0 to {n_bodies - 1}; got {ids.tolist()} of {ids.dtype}")
     return ids.contiguous()
 

@@ -35,7 +35,7 @@ class Simulation(Protocol):
         """The x-velocity of every centre of mass in m/s, ``[bodies]``."""
 
     def reset(self, noise: Tensor, goals: Tensor, ids: Tensor | None = None) -> None:
-        """Start the bodies ``ids`` (int64; all if None) anew.
+        """Start the bodies ``ids`` (int64, ascending; all if None) anew.
 
         Args:
             noise: standard normals ``[n, start_noise_size]``.
@@ -47,7 +47,12 @@ class Simulation(Protocol):
         """Return the observations ``[bodies, observation_size]`` of the current states, float32."""
 
     def step(self, actions: Tensor, ids: Tensor | None = None) -> Outcome:
-        """Take one action ``[bodies, action_size]`` with the bodies ``ids`` (all if None); the others stand still."""
+        """Take one action ``[bodies, action_size]`` with the bodies ``ids``; the others stand still.
+
+        Args:
+            actions: of all bodies.
+            ids: which bodies (int64, ascending; all if None).
+        """
 
 
 def make_simulation(family: Family, n_bodies: int, timing: str = "paper", threads: int = 1) -> Simulation:
@@ -102,10 +107,14 @@ class LocomotionSimulation:
         return self._sensing.velocity
 
     def reset(self, noise: Tensor, goals: Tensor, ids: Tensor | None = None) -> None:
-        """See :class:`Simulation`: joint positions get N(0, 0.01^2), velocities N(0, 0.1^2)."""
+        """See :class:`Simulation`: joint positions get N(0, 0.01^2), velocities N(0, 0.1^2).
+
+        Raises:
+            ValueError: the ids are not ascending, or of bodies that there are not; all bodies are as they were.
+        """
         rows = slice(None) if ids is None else ids
         on_positions, on_velocities = noise.double().split([self._qpos.shape[1], self._qvel.shape[1]], dim=1)
-        self._stepper.restart(ids)
+        self._stepper.restart(ids)  # which refuses ids before anything is written
         self._qpos[rows] = self._start + POSITION_NOISE * on_positions
         self._qvel[rows] = VELOCITY_NOISE * on_velocities
         self._goals[rows] = goals[:, 0].double()
@@ -126,7 +135,7 @@ class LocomotionSimulation:
         """See :class:`Simulation`.
 
         Raises:
-            ValueError: the actions are of another shape.
+            ValueError: the actions are of another shape, or the ids not ascending or of bodies that there are not.
         """
         check_action_shape(actions, self._actions)
         self._actions.copy_(actions).clamp_(-1.0, 1.0)

@@ -5,12 +5,14 @@
 // - cameras, lights, flexes, tendons, islands and sleep, which mj_fwdPosition also goes through: these bodies have none, or
 //   none that moves them. The inner stages of mj_RungeKutta are MuJoCo's own, and complete.
 //
-// A thread has one mjData for all its bodies, which stays in the processor's cache. One a body would spare ants the stages
-// of positions and velocities that derive() has computed when the next step begins; fetching it takes as long. Of these
-// stages the contacts alone are kept: they are few, and a quarter of a forward computation looks for them.
+// A thread has one mjData for all its bodies, which stays in the processor's cache. When derive() is done with an ant, it
+// has computed the stages of positions and velocities with which the next step begins. What later stages read of them,
+// about 5 kB, is kept. One mjData a body would keep all of it, but fetching that takes as long as computing it.
+#include <mujoco/mjxmacro.h>
 #include <mujoco/mujoco.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <thread>
@@ -20,6 +22,7 @@ namespace {
 
 constexpr int TORSO = 1;  // the first body after the world
 constexpr int FORCE = 6;  // torque and force
+constexpr std::size_t CACHE_LINE = 64;
 
 // The caller's memory, one row a body. State and warm start together are a body's whole state; both may be rewritten.
 struct Rows {
@@ -29,32 +32,61 @@ struct Rows {
   double* derived;         // contact forces 6 nbody, torso rotation 9, centre of mass 3, its x-velocity 1
 };
 
-// The contacts of a body in certain positions.
-struct Contacts {
-  std::vector<double> positions;
-  std::vector<mjContact> found;
-};
-
 void copy(double* to, const double* from, int count) { std::memcpy(to, from, count * sizeof(double)); }
 
-// What remains of mj_forward after these three: mj_kinematics, mj_comPos, mj_collision.
-void forward_after_collision(const mjModel* m, mjData* d) {
+// mj_forward, in two parts: what depends on positions and velocities alone, and what depends on controls as well.
+void positions_and_velocities(const mjModel* m, mjData* d) {
+  mj_kinematics(m, d);
+  mj_comPos(m, d);
+  mj_collision(m, d);
   mj_makeM(m, d);
   mj_factorM(m, d);
   mj_makeConstraint(m, d);
   mj_transmission(m, d);
   mj_projectConstraint(m, d);
   mj_fwdVelocity(m, d);
+}
+
+void accelerations(const mjModel* m, mjData* d) {
   mj_fwdActuation(m, d);
   mj_fwdAcceleration(m, d);
   mj_fwdConstraint(m, d);
 }
 
+// What accelerations() and the integrators read of positions_and_velocities(), beside scalars and the arena; the actuators
+// are motors, whose lengths and velocities nobody reads.
+#define FIELDS_READ_LATER                                                   \
+  X(M, nC) X(qLD, nC) X(qLDiagInv, nv) X(qfrc_bias, nv) X(qfrc_passive, nv) \
+  X(actuator_moment, nJmom) X(moment_rownnz, nout) X(moment_rowadr, nout) X(moment_colind, nJmom)
+
+// Calls transfer(address, bytes) for each piece of what positions_and_velocities() leaves to later stages, which may read
+// or write it. The state comes first. Of the arena's arrays these are all that there are for Newton's method.
+template <typename Transfer>
+void transfer_stages(const mjModel* m, mjData* d, Transfer transfer) {
+  transfer(d->qpos, m->nq * sizeof(*d->qpos));
+  transfer(d->qvel, m->nv * sizeof(*d->qvel));
+#define X(type, name) transfer(&d->name, sizeof(d->name));
+  MJDATA_SCALAR
+#undef X
+  // Arrays as distances from the arena's start, for the body's next mjData may be another thread's.
+  const auto arena = static_cast<std::byte*>(d->arena);
+#define X(type, name, rows, columns)                                                        \
+  auto name = d->name ? reinterpret_cast<std::byte*>(d->name) - arena : std::ptrdiff_t{-1}; \
+  transfer(&name, sizeof(name));                                                            \
+  d->name = name < 0 ? nullptr : reinterpret_cast<type*>(arena + name);
+  MJDATA_ARENA_POINTERS_CONTACT
+  MJDATA_ARENA_POINTERS_SOLVER
+#undef X
+#define X(name, count) transfer(d->name, m->count * sizeof(*d->name));
+  FIELDS_READ_LATER
+#undef X
+  transfer(arena, d->parena);
+}
+
 class Stepper {
  public:
   Stepper(const mjModel* model, int substeps, int64_t bodies, int64_t threads, bool derives, const Rows& rows)
-      : m_(model), substeps_(substeps), derives_(derives), rows_(rows), data_(threads),
-        contacts_(derives ? bodies : 0) {
+      : m_(model), substeps_(substeps), derives_(derives), rows_(rows), data_(threads), kept_(bodies) {
     for (mjData*& d : data_) d = mj_makeData(m_);
   }
 
@@ -78,10 +110,8 @@ class Stepper {
   void step(mjData* d, int64_t body) {
     load(d, body);
     for (int substep = 0; substep < substeps_; ++substep) {
-      mj_kinematics(m_, d);
-      mj_comPos(m_, d);
-      if (!derives_ || substep || !recall(d, contacts_[body])) mj_collision(m_, d);
-      forward_after_collision(m_, d);
+      if (substep || !recall(d, body)) positions_and_velocities(m_, d);
+      accelerations(m_, d);
       m_->opt.integrator == mjINT_RK4 ? mj_RungeKutta(m_, d, 4) : mj_Euler(m_, d);
     }
     copy(state(body), d->qpos, m_->nq);
@@ -106,13 +136,30 @@ class Stepper {
     copy(d->ctrl, rows_.controls + body * m_->nu, m_->nu);
   }
 
-  // Leaves what mj_collision would, if these contacts are those of the body's positions; else returns false.
-  static bool recall(mjData* d, const Contacts& contacts) {
-    const auto& [positions, found] = contacts;
-    if (positions.empty() || std::memcmp(d->qpos, positions.data(), positions.size() * sizeof(double)) != 0) return false;
-    d->ncon = static_cast<int>(found.size());
-    d->parena = found.size() * sizeof(mjContact);  // contacts are the first in the arena
-    std::copy(found.begin(), found.end(), d->contact);
+  // Keeps what positions_and_velocities() has just left of a body.
+  void keep(mjData* d, int64_t body) {
+    std::size_t size = 0;
+    transfer_stages(m_, d, [&](const void*, std::size_t bytes) { size += bytes; });
+    kept_[body].resize(size);
+    std::byte* to = kept_[body].data();
+    transfer_stages(m_, d, [&](const void* from, std::size_t bytes) {
+      std::memcpy(to, from, bytes);
+      to += bytes;
+    });
+  }
+
+  // Leaves what positions_and_velocities() would, if it is kept and the body's state is that of then, to the bit; else
+  // returns false.
+  bool recall(mjData* d, int64_t body) {
+    const std::vector<std::byte>& kept = kept_[body];
+    const std::byte* from = kept.data();
+    // All other bodies have been stepped since: fetch at once what would be waited for line by line.
+    for (std::size_t at = 0; at < kept.size(); at += CACHE_LINE) __builtin_prefetch(from + at);
+    if (kept.empty() || std::memcmp(state(body), from, (m_->nq + m_->nv) * sizeof(double)) != 0) return false;
+    transfer_stages(m_, d, [&](void* to, std::size_t bytes) {
+      std::memcpy(to, from, bytes);
+      from += bytes;
+    });
     return true;
   }
 
@@ -121,17 +168,13 @@ class Stepper {
   void derive(mjData* d, int64_t body) {
     const int forces = FORCE * m_->nbody;
     double* row = rows_.derived + body * (forces + 9 + 3 + 1);
-    mj_kinematics(m_, d);
-    mj_comPos(m_, d);
-    mj_collision(m_, d);
-    contacts_[body].positions.assign(d->qpos, d->qpos + m_->nq);
-    contacts_[body].found.assign(d->contact, d->contact + d->ncon);
+    positions_and_velocities(m_, d);
+    keep(d, body);
     if (d->ncon) {
-      forward_after_collision(m_, d);
+      accelerations(m_, d);
       mj_rnePostConstraint(m_, d);
       copy(row, d->cfrc_ext, forces);
     } else {
-      mj_comVel(m_, d);
       std::fill_n(row, forces, 0.0);
     }
     mj_subtreeVel(m_, d);
@@ -146,7 +189,7 @@ class Stepper {
   bool derives_;
   Rows rows_;
   std::vector<mjData*> data_;
-  std::vector<Contacts> contacts_;  // as derive() found them
+  std::vector<std::vector<std::byte>> kept_;  // by derive(), for the next step
 };
 
 }  // namespace

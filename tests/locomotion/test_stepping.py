@@ -86,6 +86,60 @@ def test_states_observations_and_rewards_are_those_of_batch(library, name, timin
         assert 100 < touched < 120 * BODIES  # with and without contact
 
 
+def step_both(made, numbers, ids=None):
+    """Step both simulations under the same random actions; return how many ants of one touch something."""
+    actions = 1.5 * torch.randn(BODIES, made[0].family.action_size, generator=numbers)
+    for each in made:
+        each.step(actions, ids)
+    assert_same(*made)
+    return int((made[0]._sensing.squared_contact > 0).sum())
+
+
+@needs_compiler
+@pytest.mark.parametrize("timing", TIMINGS)
+@pytest.mark.parametrize("rewritten", [["positions"], ["_qvel"], ["positions", "_qvel"]])
+def test_what_is_kept_of_an_ant_is_not_used_for_another_state(library, timing, rewritten):
+    made = both(FAMILIES["ant_vel"], timing, library)
+    numbers = generator(1, "actions")
+    touched = 0
+    for time in range(60):
+        for each in made:
+            for name in rewritten:
+                getattr(each, name)[time % BODIES, -1] += 0.02
+        touched += step_both(made, numbers)
+    assert 50 < touched < 60 * BODIES - 50  # with and without contact
+
+
+@needs_compiler
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_kept_of_an_ant_serves_every_thread(library, seed):
+    family, body = FAMILIES["ant_vel"], load_body("ant")
+    steppers = NativeStepper(library, body, BODIES, threads=3), BatchStepper(body, BODIES, threads=3)
+    made = [LocomotionSimulation(family, body, stepper) for stepper in steppers]
+    for number in range(BODIES):  # one at a time, so by the first thread: the others have computed nothing yet
+        for each in made:
+            start(each, generator(seed, "start", number), torch.tensor([number]))
+    numbers = generator(seed, "actions")
+    touched = 0
+    for ids in 5 * [None, torch.tensor([5]), torch.tensor([1, 2, 3, 4, 5]), torch.tensor([0, 5])]:
+        touched += step_both(made, numbers, ids)
+    assert 20 < touched < 100
+
+
+@needs_compiler
+def test_what_is_kept_of_an_ant_does_not_outlast_a_restart(library):
+    made = both(FAMILIES["ant_vel"], "paper", library)
+    numbers = generator(1, "actions")
+    for time in range(60):
+        step_both(made, numbers)
+        for each in made:
+            if time % 7 == 3:
+                each._stepper.restart(torch.tensor([1, 4]))
+            if time % 7 == 5:
+                start(each, generator(time, "start"), torch.tensor([2, 3]))
+                each.positions[3] = each.positions[0]
+
+
 @needs_compiler
 @pytest.mark.parametrize("name", ["cheetah_vel", "ant_vel"])
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, 1e12])
@@ -151,12 +205,31 @@ def test_with_a_compiler_bodies_are_stepped_by_compiled_code():
     assert isinstance(made._stepper, NativeStepper)
 
 
+WRONG_IDS = [[0, BODIES], [-1], [2, 2], [3, 1], [[1]]]
+
+
 @needs_compiler
-@pytest.mark.parametrize(
-    "ids", [torch.tensor([0, BODIES]), torch.tensor([-1]), torch.tensor([2, 2]), torch.ones(BODIES, dtype=torch.bool)]
-)
+@pytest.mark.parametrize("ids", [*map(torch.tensor, WRONG_IDS), torch.ones(BODIES, dtype=torch.bool)])
 def test_bodies_that_there_are_not_are_refused(library, ids):
-    stepper = NativeStepper(library, load_body("cheetah"), BODIES, 1)
-    with pytest.raises(ValueError, match="ids must be int64, ascending, from 0 to 5; got"):
-        stepper.step(ids)
-    stepper.step(torch.tensor([], dtype=torch.int64))
+    stepper = NativeStepper(library, load_body("ant"), BODIES, 1)
+    for function in (stepper.restart, stepper.forward, stepper.step):
+        with pytest.raises(ValueError, match="ids must be int64, ascending, from 0 to 5; got"):
+            function(ids)
+        function(torch.tensor([], dtype=torch.int64))
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["cheetah_vel", "ant_vel"])
+@pytest.mark.parametrize("ids", WRONG_IDS)
+def test_a_reset_that_is_refused_changes_nothing(library, name, ids):
+    made, twins = (both(FAMILIES[name], "paper", library) for _ in range(2))
+    numbers = generator(1, "actions")
+    noise, goals = torch.zeros(len(ids), made[0].family.start_noise_size), torch.zeros(len(ids), 1)
+    for _ in range(5):
+        for each in made:
+            with pytest.raises(ValueError, match="ids must be"):
+                each.reset(noise, goals, torch.tensor(ids))
+        actions = torch.randn(BODIES, made[0].family.action_size, generator=numbers)
+        for each, twin in zip(made, twins, strict=True):
+            assert_same(each, twin)
+            assert torch.equal(each.step(actions).rewards, twin.step(actions).rewards)
