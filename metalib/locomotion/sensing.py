@@ -54,7 +54,7 @@ class AntSensing:
     the torso's rotation matrix, the centre of mass.
 
     Contact forces are those that a fresh ``mj_forward`` finds under the action just taken, as in the original. Where
-    there is a contact that is one forward computation more than the four of a Runge-Kutta step.
+    there is a contact they take one more solution for the accelerations than the four of a Runge-Kutta step.
     """  # fmt: skip
 
     def __init__(self, state: Tensor, derived: Derived) -> None:
