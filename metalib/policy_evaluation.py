@@ -8,7 +8,7 @@ from torch import Tensor
 from metalib.locomotion.trajectories import Trajectories
 from metalib.policy_adaptation import Generators
 from metalib.trained_policy import TrainedPolicy
-from metalib.update_rules import GradientDescent, UpdateRule
+from metalib.update_rules import GradientDescent, UpdateRule, rate_name
 
 
 def _ignore(batches: int) -> None:
@@ -89,7 +89,7 @@ def choose_policy_rate(
     found = dict(zip(sorted(rates), torch.stack(of_seeds, dim=2), strict=True))  # [gradient_step, seed, goal] each
     means = {rate: values[1].mean().item() for rate, values in found.items() if values.isfinite().all()}
     chosen = max(means, key=lambda rate: means[rate]) if means else min(found)
-    return {"chosen": chosen, **{repr(rate).removesuffix(".0"): means.get(rate) for rate in found}}
+    return {"chosen": chosen, **{rate_name(rate): means.get(rate) for rate in found}}
 
 
 def _unbroken_returns(found: Trajectories) -> Tensor:

@@ -13,7 +13,7 @@ from metalib.score_files import ILLUSTRATION_SCHEMA, RATES_SCHEMA, Scores, save_
 from metalib.storage import StorageError, save_tensors, write_checked_json
 from metalib.tasks.dataset import TaskSet, first_points, load_task_set
 from metalib.trained_method import TrainedMethod
-from metalib.update_rules import GradientDescent, UpdateRule
+from metalib.update_rules import GradientDescent, UpdateRule, rate_name
 from stages.jobs import Control, Job, run_jobs, worker_count
 from stages.running import PARAMS, ParamsOption, Run, stage
 from stages.update_rules import evaluation_rule
@@ -101,8 +101,7 @@ def _rule(
         settings.gradient_steps,
         settings.diverged_above,
     )
-    # Named by all their digits, so that no two rates have one name.
-    tried = {repr(r).removesuffix(".0"): (error if error < float("inf") else None) for r, error in errors.items()}
+    tried = {rate_name(r): (error if error < float("inf") else None) for r, error in errors.items()}
     return GradientDescent(rate), {"chosen": rate, **tried}
 
 

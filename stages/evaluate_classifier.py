@@ -30,7 +30,7 @@ from metalib.tasks.image_tasks import (
     load_image_tasks,
 )
 from metalib.trained_method import TrainedMethod
-from metalib.update_rules import GradientDescent, LSTMRule, UpdateRule
+from metalib.update_rules import GradientDescent, LSTMRule, UpdateRule, rate_name
 from stages.image_networks import image_network
 from stages.jobs import Control, Job, run_jobs, worker_count
 from stages.running import PARAMS, ParamsOption, Run, stage
@@ -171,8 +171,7 @@ def _chosen_rates(run: Run, subjects: list[Subject]) -> dict[Condition, dict[str
         of_seeds = [result for s, result in zip(tuned, results, strict=True) if s.condition == condition]
         final = torch.cat(of_seeds, dim=1)
         rate, errors = best_rate(settings.finetune_rates, list(final), diverged_above=1.0)
-        # Named by all their digits, so that no two rates have one name.
-        tried = {repr(r).removesuffix(".0"): error for r, error in errors.items()}
+        tried = {rate_name(r): error for r, error in errors.items()}
         chosen[condition] = {"chosen": rate, **tried}
     return chosen
 

@@ -28,7 +28,7 @@ from metalib.trained_policy import TrainedPolicy
 from metalib.update_rules import GradientDescent, UpdateRule
 from stages.jobs import Control, Job, run_jobs, worker_count
 from stages.running import Run, StageError
-from stages.training import NEVER, Compilation, Keeper, Trainer
+from stages.training import NEVER, Compilation, Trainer
 
 EAGER = Compilation(NEVER)
 """Meta-steps of policies are large enough for PyTorch's own kernels."""
@@ -172,11 +172,10 @@ def search_policy(plan: SearchPlan, seed: int, threads: int, trainer: Trainer, c
     checkpoints = trainer.checkpoints(f"{plan.method}-seed{seed}", control)
     progress = checkpoints.restore(search.start(plan.initial_phi(seed), plan.n_steps))
     control.advance(progress.steps)
-    keeper = Keeper(checkpoints)
     state: SearchState = progress.state
     for steps, found in enumerate(search.run(state, progress.steps), progress.steps + 1):
         state = found
-        keeper.keep(Progress(steps, state, {}))
+        checkpoints.keep(Progress(steps, state, {}))
         control.advance(steps, _how_it_goes(plan, state, steps))
     return state
 

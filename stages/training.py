@@ -4,7 +4,6 @@ import fcntl
 import math
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -45,8 +44,6 @@ SMALL_LEARNER = Compilation(10_000)
 
 LONG_SECONDS = GRACE_SECONDS / 2
 """What takes longer may not end while an interrupt waits, so its result is saved at once."""
-SAVING_SHARE = 0.02
-"""Of training time, the most that such saving may take."""
 
 LATE_SHARE = 0.25
 """Of a run, the end over which ``decay: late_cosine`` lowers the learning rate."""
@@ -74,7 +71,13 @@ class Trainer:
 
     def checkpoints(self, job: str, control: Control) -> Checkpoints:
         """Return a job's saved state; it is saved, too, when the stage is asked to stop."""
-        return Checkpoints(self.state_file(job), self.state.name, self.every_seconds, control.stop.is_set)
+        return Checkpoints(
+            self.state_file(job),
+            self.state.name,
+            self.every_seconds,
+            control.stop.is_set,
+            long_seconds=LONG_SECONDS,
+        )
 
     def run(
         self,
@@ -98,7 +101,6 @@ class Trainer:
         checkpoints = self.checkpoints(job, control)
         progress = checkpoints.restore(initial_state(phi.to(self.device), adam))
         control.advance(progress.steps)
-        keeper = Keeper(checkpoints)
         chunks = train(
             objective,
             adam,
@@ -114,7 +116,7 @@ class Trainer:
             for chunk in chunks:
                 curve = {**progress.curve, chunk.steps: chunk.losses.double().mean().item()}
                 progress = Progress(chunk.steps, chunk.state, curve)
-                keeper.keep(progress)
+                checkpoints.keep(progress)
                 control.advance(chunk.steps)
         except _StoppedWithinChunk:
             if progress.steps:
@@ -125,40 +127,6 @@ class Trainer:
     def loop_backend(self) -> Backend:
         """Return what repeats the meta-step: one compiled program, or Python's loop."""
         return partial(compile_scan, folder=programs_folder()) if self.backend == "compiled" else repeat_eagerly
-
-
-class Keeper:
-    """Keeps progress: as often as its checkpoints ask for, and what took longer than :data:`LONG_SECONDS` at once.
-
-    So an interrupt loses one such piece of work at most; but where the disk is so slow that saving would take more than
-    :data:`SAVING_SHARE` of the time, some more.
-
-    Args:
-        checkpoints: where progress is saved.
-        clock: seconds, monotonic.
-    """
-
-    def __init__(self, checkpoints: Checkpoints, clock: Callable[[], float] = time.monotonic) -> None:
-        self._checkpoints = checkpoints
-        self._clock = clock
-        self._last_kept = self._last_saved = clock()
-        self._saving_seconds = 0.0
-
-    def keep(self, progress: Progress) -> None:
-        """Save the progress if it is time to, or if a long time has passed since the last call.
-
-        Raises:
-            Interrupted: a stop was requested; the progress is saved.
-            StorageError: the file cannot be written.
-        """
-        now = self._clock()
-        is_cheap = self._saving_seconds <= SAVING_SHARE * (now - self._last_saved)
-        if now - self._last_kept > LONG_SECONDS and is_cheap:
-            self._checkpoints.save(progress)
-            self._last_saved = self._clock()
-            self._saving_seconds = self._last_saved - now
-        self._checkpoints.keep(progress)
-        self._last_kept = self._clock()
 
 
 @contextmanager

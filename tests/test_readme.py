@@ -141,7 +141,8 @@ def _project(tmp_path):
         "reports/tables/sinusoid.csv": f"{shots},{counted}\n" + "\n".join(errors),
         "published/sinusoid.csv": f"{shots},gradient_steps,mse\n" + "\n".join(others),
         **{f"{place}/tables/locomotion.csv": header + "\n".join(rows) for place, rows in runs.items()},
-        "params.yaml": "scales: {default: {ablation: {meta_steps: 2000}, meta_train: {meta_steps: 7000}}}",
+        "params.yaml": "evaluate: {diverged_above: 100.0}\n"
+        "scales: {default: {ablation: {meta_steps: 2000}, meta_train: {meta_steps: 7000}}}",
         f"{ANT_VEL}/params.yaml": "meta_train_policy: {pretrained_first_order: true}\n"
         "scales: {paper: {meta_train_policy: {pretraining: {ant_vel: 0.4, ant_dir: 0.9}}}}",
         f"{ANT_VEL}/run.json": json.dumps({"shortened": [77, {"ant_vel": 1500}]}),

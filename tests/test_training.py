@@ -13,13 +13,15 @@ import torch
 from metalib.compilation import repeat_eagerly
 from metalib.errors import Interrupted
 from metalib.losses import Batch
+from metalib.meta_training import checkpoints
 from metalib.meta_training.adam import Adam
 from metalib.meta_training.checkpoints import Checkpoints, Progress, saved_steps
 from metalib.meta_training.fused_mlp import fuse
+from metalib.storage import save_tensors
 from stages import policies, training
 from stages.jobs import Control
 from stages.running import StageError
-from stages.training import LONG_SECONDS, Keeper, Trainer, _sole_owner
+from stages.training import LONG_SECONDS, Trainer, _sole_owner
 
 CHUNK, STEPS = 4, 12
 NEVER = 1e9
@@ -95,20 +97,19 @@ class Clock:
 
 @dataclass
 class Saved:
-    """A keeper with a clock of its own, and what it has saved so far."""
+    """Checkpoints with a clock of their own, and what is saved so far."""
 
     path: Path
     stop: threading.Event = field(default_factory=threading.Event)
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self):
-        checkpoints = Checkpoints(self.path, "key", 30.0, self.stop.is_set, self.clock)
-        self.keeper = Keeper(checkpoints, self.clock)
+        self.checkpoints = Checkpoints(self.path, "key", 30.0, self.stop.is_set, self.clock, LONG_SECONDS)
 
     def after(self, seconds, steps):
         """Return which steps are saved when those given took ``seconds``."""
         self.clock.now += seconds
-        self.keeper.keep(Progress(steps, torch.zeros(1), {}))
+        self.checkpoints.keep(Progress(steps, torch.zeros(1), {}))
         return saved_steps(self.path)
 
 
@@ -126,14 +127,14 @@ def test_what_took_long_is_saved_at_once_and_the_rest_now_and_then(tmp_path):
 
 
 def test_saving_takes_a_small_share_of_the_time_on_a_slow_disk_too(tmp_path, monkeypatch):
-    saved, save, times = Saved(tmp_path / "job.safetensors"), Checkpoints.save, []
+    saved, times = Saved(tmp_path / "job.safetensors"), []
 
-    def save_slowly(checkpoints, progress):
+    def save_slowly(*arguments):
         saved.clock.now += 0.1
         times.append(saved.clock.now)
-        save(checkpoints, progress)
+        save_tensors(*arguments)
 
-    monkeypatch.setattr(Checkpoints, "save", save_slowly)
+    monkeypatch.setattr(checkpoints, "save_tensors", save_slowly)
     for steps in range(1, 201):
         saved.after(1.0, steps)
     assert 0.015 < 0.1 * len(times) / saved.clock.now < 0.021
@@ -169,7 +170,7 @@ class Plan:
 
 def test_a_slow_meta_step_of_a_policy_is_saved_when_it_ends(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "LONG_SECONDS", -1.0)  # every meta-step is slow,
-    monkeypatch.setattr(training, "SAVING_SHARE", float("inf"))  # beside saving, too
+    monkeypatch.setattr(checkpoints, "SAVING_SHARE", float("inf"))  # beside saving, too
     plan: Any = Plan()
     trainer, found = Trainer("cpu", "eager", tmp_path, NEVER), []
 

@@ -34,8 +34,6 @@ LONGER_HEAD = """\
 environment steps here |
 |---|---:|---:|---:|---:|---|
 """
-DIVERGED = 100
-"""Errors above it are left out of means, as the report says."""
 Metrics = Mapping[str, Any]
 
 
@@ -83,13 +81,14 @@ def headline(root: Path) -> str:
     counted = {"mse_mean", "query_points", "gradient_step", "n_tasks", "n_seeds", "n_diverged"}
     errors = read_table(root / "reports" / "tables" / "sinusoid.csv", counted)
     others = read_table(root / "published" / "sinusoid.csv", {"mse", "gradient_steps"})
+    params = _yaml(root / "params.yaml")
     parts = (
         _table(HEAD, rows),
         _table(LONGER_HEAD, longer_rows(longer, published)),
         "Environment steps are those of MAML / pretrained / oracle: the baselines took as many meta-steps, without "
         f"rollouts after an inner step.{loop}",
-        published_sentence(errors, others),
-        needs(metrics["ablation"], _yaml(root / "params.yaml")["scales"]["default"]),
+        published_sentence(errors, others, params["evaluate"]["diverged_above"]),
+        needs(metrics["ablation"], params["scales"]["default"]),
         speed_sentence(speed),
     )
     return "\n\n".join(parts) + "\n"
@@ -183,8 +182,11 @@ def inner_loop(params: Metrics, meta_steps: int) -> str:
     )
 
 
-def published_sentence(errors: pd.DataFrame, published: pd.DataFrame) -> str:
-    """Return MAML's errors beside the published table, trained at K = 10 and tested at K = 5."""
+def published_sentence(errors: pd.DataFrame, published: pd.DataFrame, limit: float) -> str:
+    """Return MAML's errors beside the published table, trained at K = 10 and tested at K = 5.
+
+    Those above ``limit`` have diverged: the table's means leave them out.
+    """
     most = errors[errors.query_points == errors.query_points.max()]
     theirs = _between_shots(published).set_index("gradient_steps").mse
     ours = _between_shots(most).set_index("gradient_step").loc[theirs.index]
@@ -192,19 +194,19 @@ def published_sentence(errors: pd.DataFrame, published: pd.DataFrame) -> str:
     return (
         f"Trained at K = 10 and tested at K = 5, MAML's error on sine waves is {_slashed(ours.mse_mean, '.2f')} after "
         f"{steps} gradient steps (published: {_slashed(theirs, '.2f')}): a few tasks overshoot when pushed further "
-        f"than they were trained for. {_left_out(ours)}"
+        f"than they were trained for. {_left_out(ours, limit)}"
     )
 
 
-def _left_out(errors: pd.DataFrame) -> str:
+def _left_out(errors: pd.DataFrame, limit: float) -> str:
     """Return how many errors the means of these rows leave out as diverged, and the least they would be with them."""
     pairs = errors.n_tasks * errors.n_seeds
     if not errors.n_diverged.any():
-        return "No error is above 100, where a task would count as diverged and be left out."
-    least = (errors.mse_mean * (pairs - errors.n_diverged) + DIVERGED * errors.n_diverged) / pairs
+        return f"No error is above {limit:g}, where a task would count as diverged and be left out."
+    least = (errors.mse_mean * (pairs - errors.n_diverged) + limit * errors.n_diverged) / pairs
     return (
         f"Of {int(pairs.iloc[0]):,} pairs of task and seed, {_slashed(errors.n_diverged)} are left out since their "
-        f"error is above {DIVERGED}; counted as {DIVERGED} each they would make it {_slashed(least, '.2f')}."
+        f"error is above {limit:g}; counted as {limit:g} each they would make it {_slashed(least, '.2f')}."
     )
 
 

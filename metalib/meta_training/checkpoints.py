@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from metalib.errors import Interrupted
 from metalib.storage import StorageError, load_tensors, save_tensors
 
 _SCHEMA = "training state 1"
+SAVING_SHARE = 0.02
+"""Of training time, the most that saving what took long may take."""
 
 
 class Progress(NamedTuple):
@@ -38,6 +41,8 @@ class Checkpoints:
         every_seconds: the least time between two savings.
         stop_requested: asked after every chunk; when true, state is saved and :class:`Interrupted` raised.
         clock: seconds, monotonic.
+        long_seconds: a chunk that took longer is saved at once, so that an interrupt loses one such chunk at most; some
+            more where the disk is so slow that this would take more than :data:`SAVING_SHARE` of the time.
     """
 
     def __init__(
@@ -47,13 +52,16 @@ class Checkpoints:
         every_seconds: float,
         stop_requested: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
+        long_seconds: float = math.inf,
     ) -> None:
         self._path = path
         self._key = key
         self._every = every_seconds
         self._stop_requested = stop_requested
         self._clock = clock
-        self._last = clock()
+        self._long = long_seconds
+        self._last_kept = self._last_saved = clock()
+        self._saving_seconds = 0.0
 
     def restore(self, initial: Any) -> Progress:
         """Return the saved progress, or that of a new run from ``initial`` where none can be used.
@@ -79,10 +87,17 @@ class Checkpoints:
             StorageError: the file cannot be written.
         """
         stop = self._stop_requested()
-        if stop or self._clock() - self._last >= self._every:
+        if stop or self._is_due():
             self.save(progress)
+        self._last_kept = self._clock()
         if stop:
             raise Interrupted(f"stopped after {progress.steps:,} steps")
+
+    def _is_due(self) -> bool:
+        now = self._clock()
+        since_saved = now - self._last_saved
+        is_cheap = self._saving_seconds <= SAVING_SHARE * since_saved
+        return since_saved >= self._every or (now - self._last_kept > self._long and is_cheap)
 
     def save(self, progress: Progress) -> None:
         """Save the progress now.
@@ -90,11 +105,13 @@ class Checkpoints:
         Raises:
             StorageError: the file cannot be written.
         """
+        started = self._clock()
         tensors = {f"state{index}": leaf for index, leaf in enumerate(tree_flatten(progress.state)[0])}
         tensors["curve_steps"] = torch.tensor(list(progress.curve), dtype=torch.int64)
         tensors["curve_losses"] = torch.tensor(list(progress.curve.values()), dtype=torch.float64)
         save_tensors(self._path, _SCHEMA, tensors, {"key": self._key, "steps": progress.steps})
-        self._last = self._clock()
+        self._last_saved = self._clock()
+        self._saving_seconds = self._last_saved - started
 
 
 def saved_steps(path: Path) -> int:

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from metalib.update_rules.gradient_descent import GradientDescent
+from metalib.update_rules.gradient_descent import GradientDescent, rate_name
 from metalib.update_rules.lstm import LSTMRule
 from metalib.update_rules.meta_sgd import MetaSGD
 from metalib.update_rules.protocol import UpdateRule
 from metalib.update_rules.scheduled import ScheduledGradientDescent
 
-__all__ = ["GradientDescent", "LSTMRule", "MetaSGD", "ScheduledGradientDescent", "UpdateRule", "from_dict"]
+__all__ = ["GradientDescent", "LSTMRule", "MetaSGD", "ScheduledGradientDescent", "UpdateRule", "from_dict", "rate_name"]
 
 _KINDS: dict[str, Any] = {
     "gradient_descent": GradientDescent,

@@ -48,3 +48,8 @@ class GradientDescent:
     def to_dict(self) -> dict[str, Any]:
         """Return the rule as plain data."""
         return {"kind": "gradient_descent", "rate": self.rate, "first_order": self.first_order}
+
+
+def rate_name(rate: float) -> str:
+    """Return the name of a rate in stored results: all its digits, so that no two rates have one name."""
+    return repr(rate).removesuffix(".0")
