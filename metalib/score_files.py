@@ -1,9 +1,11 @@
 """Stored scores: what evaluation writes and reporting reads."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from metalib.storage import load_tensors, save_tensors
@@ -19,6 +21,8 @@ SPLIT_ACCURACIES_SCHEMA = "accuracies by split 1"
 """Accuracies on frozen episodes of other splits than test, ``<way>way-<shot>shot-<split>`` ``[seed, episode]``."""
 GATES_SCHEMA = "gate quantiles 2"
 """``<name>-forget`` and ``<name>-input`` ``[inner step, quantile]`` of the LSTM rule; header: quantiles, episodes."""
+OUTSIDE = "outside"
+"""The experiment on tasks that training does not meet."""
 ILLUSTRATION_SCHEMA = "illustrations 1"
 """Predictions for the figures, ``k<K>`` ``[task, gradient step, x]``."""
 
@@ -50,11 +54,9 @@ class Scores:
         return f"{self.method}-{trained}test{self.test_shots}-query{self.query_points}"
 
 
-def save_scores(path: Path, scores: list[Scores], settings: dict[str, Any]) -> None:
+def save_scores(path: Path, scores: Sequence[Scores], settings: dict[str, Any]) -> None:
     """Write the scores of one method to ``path``; ``settings`` say how the method was trained."""
-    entries = [{key: value for key, value in asdict(s).items() if key != "values"} for s in scores]
-    header = {"axes": ["seed", "task", "gradient_step"], "entries": entries, "settings": settings}
-    save_tensors(path, _SCHEMA, {s.name: s.values for s in scores}, header)
+    _save(path, _SCHEMA, scores, "task", settings=settings)
 
 
 def load_scores(path: Path) -> tuple[list[Scores], dict[str, Any]]:
@@ -63,11 +65,7 @@ def load_scores(path: Path) -> tuple[list[Scores], dict[str, Any]]:
     Raises:
         StorageError: the file is missing, damaged or of another kind.
     """
-    tensors, header = load_tensors(path, _SCHEMA)
-    scores = []
-    for entry in header["entries"]:
-        key = Scores(**entry, values=next(iter(tensors.values()))).name
-        scores.append(Scores(**entry, values=tensors[key]))
+    scores, header = _load(path, _SCHEMA, Scores)
     return scores, header["settings"]
 
 
@@ -95,11 +93,9 @@ class ConditionScores:
         return f"{self.experiment}-{self.condition}-{self.method}"
 
 
-def save_condition_scores(path: Path, scores: list[ConditionScores], settings: dict[str, Any]) -> None:
+def save_condition_scores(path: Path, scores: Sequence[ConditionScores], settings: dict[str, Any]) -> None:
     """Write scores by condition to ``path``; ``settings`` hold for all of them."""
-    entries = [{key: value for key, value in vars(s).items() if key != "values"} for s in scores]
-    header = {"axes": ["seed", "task", "gradient_step"], "entries": entries, "settings": settings}
-    save_tensors(path, _CONDITIONS_SCHEMA, {s.name: s.values for s in scores}, header)
+    _save(path, _CONDITIONS_SCHEMA, scores, "task", settings=settings)
 
 
 def load_condition_scores(path: Path) -> tuple[list[ConditionScores], dict[str, Any]]:
@@ -108,9 +104,7 @@ def load_condition_scores(path: Path) -> tuple[list[ConditionScores], dict[str, 
     Raises:
         StorageError: the file is missing, damaged or of another kind.
     """
-    tensors, header = load_tensors(path, _CONDITIONS_SCHEMA)
-    names = ["{experiment}-{condition}-{method}".format(**entry) for entry in header["entries"]]
-    scores = [ConditionScores(**e, values=tensors[name]) for e, name in zip(header["entries"], names, strict=True)]
+    scores, header = _load(path, _CONDITIONS_SCHEMA, ConditionScores)
     return scores, header["settings"]
 
 
@@ -140,11 +134,9 @@ class Accuracies:
         return f"{self.method}-{self.way}way-{self.shot}shot"
 
 
-def save_accuracies(path: Path, accuracies: list[Accuracies], dataset: str, settings: dict[str, Any]) -> None:
+def save_accuracies(path: Path, accuracies: Sequence[Accuracies], dataset: str, settings: dict[str, Any]) -> None:
     """Write the accuracies of one method to ``path``; ``settings`` say how the method was trained."""
-    entries = [{key: value for key, value in vars(a).items() if key != "values"} for a in accuracies]
-    header = {"axes": ["seed", "episode", "gradient_step"], "dataset": dataset, "entries": entries}
-    save_tensors(path, _ACCURACIES_SCHEMA, {a.name: a.values for a in accuracies}, {**header, "settings": settings})
+    _save(path, _ACCURACIES_SCHEMA, accuracies, "episode", dataset=dataset, settings=settings)
 
 
 def load_accuracies(path: Path) -> tuple[list[Accuracies], str, dict[str, Any]]:
@@ -153,7 +145,34 @@ def load_accuracies(path: Path) -> tuple[list[Accuracies], str, dict[str, Any]]:
     Raises:
         StorageError: the file is missing, damaged or of another kind.
     """
-    tensors, header = load_tensors(path, _ACCURACIES_SCHEMA)
-    names = [f"{e['method']}-{e['way']}way-{e['shot']}shot" for e in header["entries"]]
-    accuracies = [Accuracies(**e, values=tensors[name]) for e, name in zip(header["entries"], names, strict=True)]
+    accuracies, header = _load(path, _ACCURACIES_SCHEMA, Accuracies)
     return accuracies, header["dataset"], header["settings"]
+
+
+class _Entry(Protocol):
+    """What the kinds of scores have in common."""
+
+    def __init__(self, *, values: Tensor, **keys: Any) -> None: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def values(self) -> Tensor: ...
+
+
+E = TypeVar("E", bound=_Entry)
+
+
+def _save(path: Path, schema: str, entries: Sequence[_Entry], unit: str, **header: Any) -> None:
+    """Write values ``[seed, unit, gradient_step]``, each under its entry's name, and what else an entry says."""
+    said = [{key: value for key, value in vars(entry).items() if key != "values"} for entry in entries]
+    header |= {"axes": ["seed", unit, "gradient_step"], "entries": said}
+    save_tensors(path, schema, {entry.name: entry.values for entry in entries}, header)
+
+
+def _load(path: Path, schema: str, kind: type[E]) -> tuple[list[E], dict[str, Any]]:
+    """Return the entries that :func:`_save` wrote, and the header."""
+    tensors, header = load_tensors(path, schema)
+    names = [kind(**entry, values=torch.empty(0)).name for entry in header["entries"]]
+    return [kind(**e, values=tensors[name]) for e, name in zip(header["entries"], names, strict=True)], header

@@ -11,7 +11,7 @@ from metalib.config import Params
 from metalib.evaluation import adaptation_scores
 from metalib.losses import MeanSquaredError
 from metalib.randomness import generator
-from metalib.score_files import RATES_SCHEMA, ConditionScores, save_condition_scores
+from metalib.score_files import OUTSIDE, RATES_SCHEMA, ConditionScores, save_condition_scores
 from metalib.storage import StorageError, read_checked_json
 from metalib.tasks import Sinusoid
 from metalib.tasks.dataset import TaskSet, draw_task_set, load_task_set
@@ -21,7 +21,6 @@ from stages.jobs import Control, Job, run_jobs, worker_count
 from stages.running import PARAMS, ParamsOption, Run, stage
 from stages.update_rules import evaluation_rule, rule_at_test
 
-OUTSIDE = "outside"
 COMPARED = ("maml", "lstm", "pretrained")
 """Methods that are tested on tasks unlike those of training."""
 

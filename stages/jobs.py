@@ -200,11 +200,14 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
-    """Shut the pool down without waiting for jobs that still run; those are ended."""
+    """End the jobs that still run, and wait until nothing of the pool is left.
+
+    Its thread as well: at exit Python wakes that through a pipe, which the thread may be closing at that very moment.
+    """
     workers = list((getattr(pool, "_processes", None) or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
     for process in workers:
         process.terminate()
+    pool.shutdown(cancel_futures=True)
     for process in workers:
         process.join()
 

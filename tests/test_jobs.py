@@ -42,6 +42,36 @@ def test_workers_end_by_themselves_and_leave_no_semaphore_behind(tmp_path):
     assert "leaked" not in done.stderr
 
 
+FAILING = """
+import threading, time
+from stages.jobs import Job, run_jobs
+
+def fail(control):
+    raise ValueError("the first job fails")
+
+def work(control):
+    time.sleep(60)
+
+if __name__ == "__main__":
+    try:
+        run_jobs([Job("fails", 1, fail, ()), Job("works", 1, work, ())], 2, "units")
+    except ValueError as error:
+        print(error, [thread.name for thread in threading.enumerate()])
+"""
+
+
+def test_a_job_that_fails_ends_the_others_and_leaves_no_thread_behind(tmp_path):
+    """A pool's thread that outlived it would be woken at exit through a pipe that it is closing: a traceback."""
+    script = tmp_path / "script.py"
+    script.write_text(FAILING)
+    command = [sys.executable, str(script)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)}, timeout=50
+    )
+    assert done.stdout == "the first job fails ['MainThread']\n"
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("workers", "n_jobs", "expected"),
     [("auto", 1, 1), ("auto", 2, 2), ("auto", 3, 3), ("auto", 4, 2), ("auto", 15, 2), (1, 3, 1), (2, 3, 2), (8, 3, 3)],

@@ -14,8 +14,6 @@ import torch
 
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-std=c++20", "-fPIC", "-shared", "-Wno-psabi")
 HEADERS = Path(__file__).parent
-
-
 NO_COMPILER = "no C++ compiler found (Debian and Ubuntu: apt-get install g++)"
 
 
@@ -44,6 +42,14 @@ def load(
     if not library.exists() and not _built(command, library):
         return None
     return ctypes.CDLL(str(library), mode=mode)
+
+
+def obstacle(source: Path, folder: Path) -> str | None:
+    """Return why ``source`` cannot be built here and kept in ``folder``; None if it can."""
+    cxx = compiler()
+    if cxx is None:
+        return NO_COMPILER
+    return None if load(source, folder, cxx) is not None else f"{cxx} cannot build {source.name} into {folder}"
 
 
 def _built(command: Sequence[str], library: Path) -> bool:

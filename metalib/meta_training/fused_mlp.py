@@ -88,9 +88,7 @@ def is_low_rank(sizes: tuple[int, ...], inner_steps: int, shots: int) -> bool:
 
 def kernel_obstacle(folder: Path) -> str | None:
     """Return why the kernel cannot be built here and kept in ``folder``; None if it can."""
-    if native.compiler() is None:
-        return native.NO_COMPILER
-    return None if _kernel(folder) is not None else f"{native.compiler()} cannot build {SOURCE.name} into {folder}"
+    return native.obstacle(SOURCE, folder)
 
 
 def _kernel(folder: Path) -> ctypes.CDLL | None:

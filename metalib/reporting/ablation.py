@@ -13,11 +13,10 @@ from metalib.randomness import generator
 from metalib.reporting.style import METHOD_STYLES, figure_style, png
 from metalib.reporting.tables import error_rows, finite
 from metalib.reporting.wording import counted
-from metalib.score_files import ConditionScores
+from metalib.score_files import OUTSIDE, ConditionScores
 
 EXPERIMENTS = {"training_tasks": "distinct training tasks", "layers": "hidden layers", "units": "units a layer"}
 """Experiments that train a learner for each condition, and what their conditions count."""
-OUTSIDE = "outside"
 ALL_TASKS = "all"
 NEAR = 1.25
 """An error up to this many times another is called near it."""

@@ -31,9 +31,7 @@ def fused(rule: LSTMRule, folder: Path) -> UpdateRule:
 
 def kernel_obstacle(folder: Path) -> str | None:
     """Return why the kernel cannot be built here and kept in ``folder``; None if it can."""
-    if native.compiler() is None:
-        return native.NO_COMPILER
-    return None if _kernel(folder) is not None else f"{native.compiler()} cannot build {SOURCE.name} into {folder}"
+    return native.obstacle(SOURCE, folder)
 
 
 @functools.cache
