@@ -109,6 +109,14 @@ def test_diverged_tasks_are_counted_and_left_out_of_the_mean():
     assert row["mse_mean"] == pytest.approx(1.9)
 
 
+def test_the_context_says_what_is_left_out():
+    broken = [s for s in SCORES if s.name != "outside-phase outside-maml"]
+    broken.append(made_up("outside", "phase outside", [9.0, 3.0, torch.inf]))
+    broken[-1].values[0, 0, 2] = 1.0
+    context = report_context(ablation_table(broken, 100.0, seed=0, bootstrap_samples=100))
+    assert context["left_out"] == ["1 of 2 (phase outside, MAML)"]
+
+
 def test_scores_by_condition_survive_the_disk(tmp_path):
     save_condition_scores(tmp_path / "scores.safetensors", SCORES, {"shots": 10})
     loaded, settings = load_condition_scores(tmp_path / "scores.safetensors")

@@ -185,6 +185,10 @@ def test_headline_and_metrics(table):
     assert [row["name"] for row in rows] == ["half-cheetah, velocity", "ant, direction"]
     assert rows[0]["oracle_0"]["return_mean"] == -50
     assert rows[0]["pretrained_1"] is None
+    assert [row["ruined"] for row in rows] == [None, None]
+    worse = table.copy()
+    worse.loc[(worse["task"] == "ant_dir") & (worse["gradient_step"] == 1), "return_mean"] = 9.5
+    assert locomotion.headline(worse)[1]["ruined"] == {"steps": 1, "return_mean": 9.5}
     assert locomotion.maml_moves(rows) == (
         "One gradient step on 20 rollouts moves MAML's mean return from -150 to -125 (half-cheetah, velocity), "
         "from 10 to 430 (ant, direction)."

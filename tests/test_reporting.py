@@ -94,9 +94,16 @@ def test_figures_beside_the_published_ones(table):
     assert maml.difference == pytest.approx(-0.07)
     pretrained = beside[(beside.method == "pretrained") & (beside.gradient_step == 1)].iloc[0]
     assert pretrained.ours == pytest.approx(2.4)  # not trained per K, so it stands beside the row of K = 10
+    assert set(beside["left_out"]) == {""}
     zero = beside[beside.method == "zero_function"].iloc[0]
     assert zero.difference == pytest.approx(4.0 - 4.2517)
     assert len(beside) == 4  # published steps 5 and 10 were not run here
+
+
+def test_what_diverged_is_said_with_of_how_many():
+    row = {"n_tasks": 600, "n_seeds": 5, "n_diverged": 2}
+    assert tables.left_out(row) == "2 of 3,000"
+    assert tables.left_out({**row, "n_diverged": 0}) == ""
 
 
 def test_headline_metrics(table):

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from metalib.randomness import generator
 from metalib.reporting.style import METHOD_STYLES, figure_style, png
-from metalib.reporting.tables import error_rows, finite
+from metalib.reporting.tables import error_rows, finite, left_out
 from metalib.reporting.wording import counted
 from metalib.score_files import OUTSIDE, ConditionScores
 
@@ -65,6 +65,11 @@ def report_context(table: pd.DataFrame) -> dict[str, Any]:
             str(condition): {METHOD_STYLES[str(row["method"])].label: _share(row) for _, row in rows.iterrows()}
             for condition, rows in outside.groupby("condition", sort=False)
         },
+        "left_out": [
+            f"{diverged} ({row['condition']}, {METHOD_STYLES[str(row['method'])].label})"
+            for _, row in outside.iterrows()
+            if (diverged := left_out(row))
+        ],
         "conditions_table": _conditions_table(table, steps),
         "outside_table": _outside_table(table, steps),
     }
@@ -133,7 +138,7 @@ def conclusions(table: pd.DataFrame) -> bytes:
             axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
             axes.yaxis.set_minor_formatter(ticker.NullFormatter())
-        grid[0][0].legend()
+        grid[0][0].legend(loc="center right", bbox_to_anchor=(1.0, 0.68))  # where no curve passes
         _draw_outside(grid[1][1], table[(table["experiment"] == OUTSIDE) & (table["gradient_step"] == steps)])
         return png(figure)
 
@@ -172,4 +177,5 @@ def _draw_outside(axes: Axes, rows: pd.DataFrame) -> None:
     axes.axhline(1, color="black", linewidth=1, linestyle=":", label="zero function")
     axes.set_xticks(range(len(conditions)), [name.replace(" ", "\n", 1) for name in conditions])
     axes.set(xlabel="test tasks", ylabel="error / error of the zero function", ylim=(0, None))
-    axes.legend(fontsize=8)
+    axes.set_ylim(top=1.25 * axes.get_ylim()[1])  # room for the legend
+    axes.legend(fontsize=8, ncols=2, loc="upper left")

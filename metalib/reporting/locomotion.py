@@ -16,23 +16,32 @@ TASK_NAMES = {
     "ant_dir": "ant, direction",
     "point_navigation": "point navigation",
 }
+_HEADLINE = (("maml", 0), ("maml", 1), ("pretrained", 1), ("random", 0), ("random", 1), ("oracle", 0))
 DIRECTION_TASKS = ("cheetah_dir", "ant_dir")
 
 
 def headline(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return for each task what one gradient step does to MAML and to the pretrained policy, and the oracle's return.
+    """Return for each task what one gradient step does to MAML and the policies that did not meta-learn.
 
-    All at a method's smallest K. Methods or steps that were not run are missing (None).
+    All at a method's smallest K. Methods or steps that were not run are missing (None). ``ruined``: MAML's mean return
+    after the last step, and which that is, where it is below that before adaptation.
     """
     rows, smallest = [], at_smallest_k(table)
     for task in smallest["task"].unique():
         here = smallest[smallest["task"] == task].set_index(["method", "gradient_step"])
         found = {
             f"{method}_{step}": here.loc[(method, step)].to_dict() if (method, step) in here.index else None
-            for method, step in (("maml", 0), ("maml", 1), ("pretrained", 1), ("oracle", 0))
+            for method, step in _HEADLINE
         }
-        rows.append({"task": task, "name": TASK_NAMES[task], **found})
+        rows.append({"task": task, "name": TASK_NAMES[task], **found, "ruined": _ruined(smallest, task)})
     return rows
+
+
+def _ruined(smallest: pd.DataFrame, task: str) -> dict[str, Any] | None:
+    rows = smallest[(smallest["task"] == task) & (smallest["method"] == "maml")].sort_values("gradient_step")
+    if rows.empty or rows["return_mean"].iloc[-1] >= rows["return_mean"].iloc[0]:
+        return None
+    return {"steps": int(rows["gradient_step"].iloc[-1]), "return_mean": float(rows["return_mean"].iloc[-1])}
 
 
 def maml_moves(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metalib.reporting.style import METHOD_STYLES
-from metalib.reporting.tables import beside_published, examples_needed, own_shots, steps_needed
+from metalib.reporting.tables import beside_published, examples_needed, left_out, own_shots, steps_needed
 from metalib.reporting.wording import counted
 from metalib.score_files import Scores
 from metalib.tasks.dataset import TaskSet
@@ -44,6 +44,7 @@ def report_context(
     steps = int(table["gradient_step"].max())
     shown = own_shots(table, query_points)
     comparison = beside_published(table, anchors, published, query_points)
+    crossed = _crossed(table, query_points, steps)
     plain = {method: _plain(values) for method, values in settings.items()}
     return {
         "anchors": anchors,
@@ -56,7 +57,12 @@ def report_context(
         "summary_table": _summary_table(shown, steps),
         "steps_table": _named(steps_needed(shown, targets)),
         "examples_table": _named(examples_needed(shown, targets, steps)),
-        "cross_table": _cross_table(table, query_points, steps),
+        "cross_table": _cross_table(crossed),
+        "cross_left_out": [
+            f"{diverged} (trained at {row['train_shots']}, tested at {row['test_shots']})"
+            for _, row in crossed.iterrows()
+            if (diverged := left_out(row))
+        ],
         "published_table": _published_table(comparison),
         "sources": list(dict.fromkeys(comparison["source"])),
         "rates_table": _rates_table(rates),
@@ -159,10 +165,14 @@ def _named(table: pd.DataFrame) -> pd.DataFrame:
     return named.rename(columns={"test_shots": "K", **{t: f"error ≤ {t}" for t in targets}})
 
 
-def _cross_table(table: pd.DataFrame, query_points: int, steps: int) -> pd.DataFrame:
-    rows = table[
+def _crossed(table: pd.DataFrame, query_points: int, steps: int) -> pd.DataFrame:
+    """Return MAML's rows after all steps, for every K of training and of the test."""
+    return table[
         (table["method"] == "maml") & (table["query_points"] == query_points) & (table["gradient_step"] == steps)
     ]
+
+
+def _cross_table(rows: pd.DataFrame) -> pd.DataFrame:
     pivot = rows.pivot_table(index="train_shots", columns="test_shots", values="mse_mean")
     pivot.columns = [f"tested at K = {k}" for k in pivot.columns]
     return pivot.rename_axis("trained at K").reset_index()
@@ -183,6 +193,7 @@ def _published_table(comparison: pd.DataFrame) -> pd.DataFrame:
             "published": comparison["published"],
             "ours": comparison["ours"],
             "95% interval": interval,
+            "diverged": [text or "-" for text in comparison["left_out"]],
             "ours - published": comparison["difference"],
         }
     )

@@ -68,6 +68,12 @@ def error_rows(
     ]
 
 
+def left_out(row: Any) -> str:
+    """Return how many pairs of task and seed of a row have diverged, of how many; empty where none has."""
+    pairs = row["n_tasks"] * row["n_seeds"]
+    return f"{row['n_diverged']:,} of {pairs:,}" if row["n_diverged"] else ""
+
+
 def own_shots(table: pd.DataFrame, query_points: int) -> pd.DataFrame:
     """Return the rows judged on ``query_points`` points where a method trained per K is tested at that K."""
     same = table["train_shots"].isna() | (table["train_shots"] == table["test_shots"])
@@ -127,7 +133,7 @@ def beside_published(
 
     Returns:
         columns method, train_shots, test_shots, gradient_step, published, ours, ci95_low, ci95_high,
-        difference, source.
+        left_out (of :func:`left_out`), difference, source.
     """
     rows = []
     for row in read_table(published, PUBLISHED_COLUMNS).to_dict("records"):
@@ -148,10 +154,10 @@ def beside_published(
 
 def _find(
     table: pd.DataFrame, anchors: Mapping[str, float], row: Mapping[Any, Any], query_points: int
-) -> dict[str, float] | None:
-    """Return our figure for a published row and its interval; None if we have none."""
+) -> dict[str, Any] | None:
+    """Return our figure for a published row, its interval and what it leaves out; None if we have none."""
     if row["method"] in anchors:
-        return {"ours": anchors[row["method"]], "ci95_low": math.nan, "ci95_high": math.nan}
+        return {"ours": anchors[row["method"]], "ci95_low": math.nan, "ci95_high": math.nan, "left_out": ""}
     found = table[
         (table["method"] == row["method"])
         & (table["train_shots"].isna() | (table["train_shots"] == row["train_shots"]))
@@ -165,6 +171,7 @@ def _find(
         "ours": found["mse_mean"].item(),
         "ci95_low": found["ci95_low"].item(),
         "ci95_high": found["ci95_high"].item(),
+        "left_out": left_out(found.iloc[0]),
     }
 
 
