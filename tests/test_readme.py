@@ -1,4 +1,4 @@
-"""README states figures; they are those of the committed results."""
+"""README and docs/locomotion.md state figures; they are those of the committed results."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from tests.pages import python_examples
-from tools.headline import ANT_VEL, BEGIN, END, LONGER, headline, replaced
+from tools.headline import ANT_VEL, ANT_VEL_SECOND_ORDER, BEGIN, END, LONGER, PAGES, ant_velocity, replaced
 from tools.headline import main as write_headline
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,11 +18,13 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_figures_are_those_of_the_committed_results(tmp_path):
     """Those of the last commit: whoever runs the pipeline has results of their own in the work tree."""
-    needed = ("README.md", "reports", "params.yaml", "published", "benchmarks/results", *LONGER.values())
+    runs = (*LONGER.values(), ANT_VEL_SECOND_ORDER)
+    needed = (*PAGES, "reports", "params.yaml", "published", "benchmarks/results", *runs)
     archive = subprocess.run(["git", "archive", "HEAD", *needed], cwd=ROOT, capture_output=True, check=True).stdout
     subprocess.run(["tar", "-x", "-C", tmp_path], input=archive, check=True)
-    page = (tmp_path / "README.md").read_text()
-    assert replaced(page, headline(tmp_path)) == page, "README is behind the results: run python -m tools.headline"
+    for name, block in PAGES.items():
+        page = (tmp_path / name).read_text()
+        assert replaced(page, block(tmp_path)) == page, f"{name} is behind the results: run python -m tools.headline"
 
 
 METRICS: dict[str, Any] = {
@@ -154,9 +156,50 @@ def _project(tmp_path):
     return tmp_path
 
 
-def test_every_figure_is_read_from_its_place(project):
+def test_every_figure_is_read_from_its_place(project, monkeypatch):
+    monkeypatch.setattr("tools.headline.PAGES", {"README.md": PAGES["README.md"]})
     write_headline(project)
     assert (project / "README.md").read_text() == f"before\n{BEGIN}{BLOCK}{END}\nafter\n"
+
+
+ANT_BLOCK = """\
+| ant velocity: return [95% interval over goals] | K | before | after one gradient step | after three | environment steps |
+|---|---:|---|---|---|---:|
+| [MAML to second order from the start](../results/paper/ant_vel-750-meta-steps-second-order/README.md) | 20 | 10 [9, 12] | 11 [10, 13] | 13 [12, 15] | 1 M |
+| [MAML with pretraining, then to first order](../results/paper/ant_vel-750-meta-steps/README.md) | 20 | 110 [109, 112] | 111 [110, 113] | 113 [112, 115] | 2 M |
+| [MAML with pretraining, then to first order](../results/paper/ant_vel-750-meta-steps/README.md) | 40 | 120 [119, 122] | 121 [120, 123] | 123 [122, 125] | 3 M |
+| [pretrained, as many meta-steps](../results/paper/ant_vel-750-meta-steps/README.md) | 20 | 130 [129, 132] | 131 [130, 133] | 133 [132, 135] | 4 M |
+| [oracle, as many meta-steps](../results/paper/ant_vel-750-meta-steps/README.md) | 20 | 140 [139, 142] |  |  | 5 M |
+| published: MAML | 20 | 210 ± 7 | 211 ± 7 | 213 ± 7 | 6 M |
+| published: oracle | 20 | 220 ± 7 |  |  | not given |
+"""  # noqa: E501 (lines of a table)
+
+
+def test_the_table_on_ant_velocity_by_hand(tmp_path):
+    keys, ours = "task,method,rollouts,gradient_step,return_mean,env_steps", "ci95_low,ci95_high"
+
+    def rows(policies, spread):
+        return [
+            f"{task},{method},{k},{step},{(value if task == 'ant_vel' else 9000) + step},{env_steps},{spread(value + step)}"
+            for task in ("ant_dir", "ant_vel")
+            for method, k, value, env_steps in policies
+            for step in ((0,) if method == "oracle" else range(4))
+        ]
+
+    def interval(value):
+        return f"{value - 1},{value + 2}"
+
+    second = [("maml", 20, 10, 1e6), ("maml", 40, 9000, 9e9), ("pretrained", 20, 9000, 9e9)]
+    first = [("maml", 20, 110, 2e6), ("maml", 40, 120, 3e6), ("pretrained", 20, 130, 4e6), ("oracle", 20, 140, 5e6)]
+    published = [("maml", 20, 210, 6e6), ("maml", 40, 9000, 9e9), ("oracle", 20, 220, "")]
+    for place, header, lines in (
+        (f"{ANT_VEL_SECOND_ORDER}/tables/locomotion.csv", ours, rows(second, interval)),
+        (f"{ANT_VEL}/tables/locomotion.csv", ours, rows(first, interval)),
+        ("published/maml_figure5_locomotion.csv", "ci95_halfwidth", rows(published, lambda _: 7)),
+    ):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(f"{keys},{header}\n" + "\n".join(lines))
+    assert ant_velocity(tmp_path) == ANT_BLOCK
 
 
 def test_results_that_lack_a_figure_are_said_and_leave_the_page(project, capsys):

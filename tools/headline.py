@@ -1,8 +1,8 @@
-"""Write the figures that README states, from the results: python -m tools.headline."""
+"""Write the figures that README and docs/locomotion.md state, from the results: python -m tools.headline."""
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +22,7 @@ HEAD = """\
 """
 TASKS = ("cheetah_dir", "cheetah_vel", "ant_dir", "ant_vel")
 ANT_VEL = "results/paper/ant_vel-750-meta-steps"
+ANT_VEL_SECOND_ORDER = f"{ANT_VEL}-second-order"
 LONGER = {
     "cheetah_dir": "results/paper/cheetah_vel-cheetah_dir",
     "cheetah_vel": "results/paper/cheetah_vel-cheetah_dir",
@@ -34,16 +35,22 @@ LONGER_HEAD = """\
 environment steps here |
 |---|---:|---:|---:|---:|---|
 """
+ANT_HEAD = """\
+| ant velocity: return [95% interval over goals] | K | before | after one gradient step | after three | \
+environment steps |
+|---|---:|---|---|---|---:|
+"""
 Metrics = Mapping[str, Any]
 
 
 def main(root: Annotated[Path, typer.Option(help="The project.", show_default="this one")] = ROOT) -> None:
-    """Rewrite the part of README.md between its two comments; a test holds README to it."""
-    readme = root / "README.md"
+    """Rewrite the parts of README.md and docs/locomotion.md between two comments; a test holds the pages to them."""
     try:
-        write_text(readme, replaced(readme.read_text(), headline(root)))
+        pages = {name: replaced((root / name).read_text(), block(root)) for name, block in PAGES.items()}
+        for name, page in pages.items():
+            write_text(root / name, page)
     except KeyError as error:
-        typer.echo(f"the results lack {error}, which README states; run `dvc repro` at default scale first", err=True)
+        typer.echo(f"the results lack {error}, which a page states; run `dvc repro` at default scale first", err=True)
         raise typer.Exit(1) from error
     except (OSError, StorageError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)
@@ -59,7 +66,7 @@ def replaced(page: str, block: str) -> str:
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
-        raise ValueError(f"README.md must hold the lines {BEGIN.strip()} and {END}")
+        raise ValueError(f"a page must hold the lines {BEGIN.strip()} and {END}")
     return before + begin + block + end + after
 
 
@@ -247,6 +254,53 @@ def speed_sentence(results: Metrics) -> str:
         "([what a meta-step costs](docs/benchmarks.md))."
     )
 
+
+def ant_velocity(root: Path) -> str:
+    """Return the table of what training in two orders made of ant velocity, beside the published returns."""
+    columns = {"task", "method", "rollouts", "gradient_step", "return_mean", "env_steps"}
+    ends = {"ci95_low", "ci95_high"}
+    runs = {place: read_table(root / place / "tables" / "locomotion.csv", columns | ends) for place in ANT_RUNS}
+    rows = []
+    for place, (label, judged) in ANT_RUNS.items():
+        for method, k in judged:
+            name = label if method == "maml" else f"{method}, as many meta-steps"
+            rows.append([f"[{name}](../{place}/README.md)", *_ant_row(runs[place], method, k, _with_interval)])
+    published = read_table(root / "published" / "maml_figure5_locomotion.csv", columns | {"ci95_halfwidth"})
+    for method in ("maml", "oracle"):
+        name = {"maml": "MAML"}.get(method, method)
+        rows.append([f"published: {name}", *_ant_row(published, method, 20, _with_halfwidth)])
+    return _table(ANT_HEAD, rows) + "\n"
+
+
+ANT_RUNS = {
+    ANT_VEL_SECOND_ORDER: ("MAML to second order from the start", (("maml", 20),)),
+    ANT_VEL: (
+        "MAML with pretraining, then to first order",
+        (("maml", 20), ("maml", 40), ("pretrained", 20), ("oracle", 20)),
+    ),
+}
+"""By place of a run its name and which of its policies are shown, by method and K."""
+
+
+def _ant_row(table: pd.DataFrame, method: str, k: int, shown: Callable[[Any], str]) -> list[str]:
+    """Return K, the returns before and after one and three steps where there are such, and the environment steps."""
+    rows = table[(table.task == "ant_vel") & (table.method == method) & (table.rollouts == k)]
+    by_step = {int(row["gradient_step"]): row for row in rows.to_dict("records")}
+    env_steps = by_step[0]["env_steps"]
+    steps = "not given" if math.isnan(env_steps) else f"{env_steps / 1e6:.0f} M"
+    return [str(k), *(shown(by_step[step]) if step in by_step else "" for step in (0, 1, 3)), steps]
+
+
+def _with_interval(row: Metrics) -> str:
+    return f"{row['return_mean']:.0f} [{row['ci95_low']:.0f}, {row['ci95_high']:.0f}]"
+
+
+def _with_halfwidth(row: Metrics) -> str:
+    return f"{row['return_mean']:.0f} ± {row['ci95_halfwidth']:.0f}"
+
+
+PAGES = {"README.md": headline, "docs/locomotion.md": ant_velocity}
+"""What is written between the two comments of each page."""
 
 if __name__ == "__main__":
     typer.run(main)
