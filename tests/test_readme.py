@@ -180,9 +180,10 @@ def test_the_table_on_ant_velocity_by_hand(tmp_path):
 
     def rows(policies, spread):
         return [
-            f"{task},{method},{k},{step},{(value if task == 'ant_vel' else 9000) + step},{env_steps},{spread(value + step)}"
+            f"{task},{method},{k},{step},{mean + step},{env_steps},{spread(mean + step)}"
             for task in ("ant_dir", "ant_vel")
             for method, k, value, env_steps in policies
+            for mean in [value if task == "ant_vel" else 9000]
             for step in ((0,) if method == "oracle" else range(4))
         ]
 
