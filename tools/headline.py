@@ -32,8 +32,8 @@ LONGER = {
 """Where the longer runs of locomotion lie, by task."""
 LONGER_HEAD = """\
 | trained for longer: return after one gradient step on 20 rollouts | MAML | pretrained | oracle | published MAML | \
-environment steps here |
-|---|---:|---:|---:|---:|---|
+published oracle | environment steps here |
+|---|---:|---:|---:|---:|---:|---|
 """
 ANT_HEAD = """\
 | ant velocity: return [95% interval over goals] | K | before | after one gradient step | after three | \
@@ -173,7 +173,10 @@ def longer_rows(longer: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> 
         returns = [f"{at_k.return_mean[policy]:.0f}" for policy in judged]
         steps = " / ".join(f"{at_k.env_steps[policy] / 1e6:.0f} M" for policy in judged)
         beside = _published(task, 20, published).removeprefix("published MAML ")
-        rows.append([f"[{TASK_NAMES[task].capitalize()}]({LONGER[task]}/README.md)", *returns, beside, steps])
+        theirs = published[(published.task == task) & (published.method == "oracle")].return_mean
+        oracle = f"{theirs.iloc[0]:.0f}" if len(theirs) else "-"
+        name = f"[{TASK_NAMES[task].capitalize()}]({LONGER[task]}/README.md)"
+        rows.append([name, *returns, beside, oracle, steps])
     return rows
 
 
