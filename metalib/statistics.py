@@ -51,12 +51,32 @@ def summarise(scores: Tensor, diverged_above: float, generator: torch.Generator,
 
 def _bootstrap_interval(values: Tensor, generator: torch.Generator, samples: int) -> tuple[Tensor, Tensor]:
     """Return the 2.5% and 97.5% points of the mean over resampled rows of ``values`` ``[n, column]``."""
-    n = len(values)
-    drawn = torch.randint(n, (samples, n), generator=generator)
-    weights = torch.zeros(samples, n, dtype=torch.float64).scatter_add_(
-        1, drawn, torch.ones(samples, n, dtype=torch.float64)
-    )
+    weights = _resampled(len(values), generator, samples)
     present = values.isfinite().double()
     means = (weights @ values.nan_to_num(nan=0.0)) / (weights @ present)
     low, high = torch.nanquantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
     return low, high
+
+
+def _resampled(n: int, generator: torch.Generator, samples: int) -> Tensor:
+    """Return how often each of ``n`` rows is drawn in each resample, ``[samples, n]``."""
+    drawn = torch.randint(n, (samples, n), generator=generator)
+    ones = torch.ones(samples, n, dtype=torch.float64)
+    return torch.zeros(samples, n, dtype=torch.float64).scatter_add_(1, drawn, ones)
+
+
+def single_run_means(scores: Tensor, diverged_above: float, generator: torch.Generator, samples: int) -> Tensor:
+    """Return what one training run, judged on one draw of tasks, might report: resampled means ``[samples, step]``.
+
+    Each resample takes one seed at random and as many tasks as there are, drawn with replacement. What has diverged is
+    left out of the mean, as in :func:`summarise`, whose arguments these are.
+    """
+    scores = scores.double()
+    kept = scores.masked_fill(~(scores <= diverged_above), torch.nan)
+    seeds = torch.randint(len(scores), (samples,), generator=generator)
+    weights = _resampled(scores.shape[1], generator, samples)
+    means = torch.empty(samples, scores.shape[2], dtype=torch.float64)
+    for seed, values in enumerate(kept):
+        mine = weights[seeds == seed]
+        means[seeds == seed] = (mine @ values.nan_to_num(nan=0.0)) / (mine @ values.isfinite().double())
+    return means

@@ -10,7 +10,7 @@ from torch import Tensor
 from metalib.reporting import figures, tables
 from metalib.reporting.page import render_html, render_markdown
 from metalib.reporting.published import read_table
-from metalib.reporting.sinusoid import headline_shots, report_context, seed_table, unseen_half_errors
+from metalib.reporting.sinusoid import headline_shots, report_context, seed_table, single_runs_table, unseen_half_errors
 from metalib.score_files import ILLUSTRATION_SCHEMA, RATES_SCHEMA, load_scores
 from metalib.storage import load_tensors, read_checked_json, write_bytes, write_json, write_text
 from metalib.tasks.dataset import ANCHORS_SCHEMA, TaskSet, load_task_set
@@ -76,11 +76,15 @@ def _sinusoid(
         targets=settings.target_errors,
     )
     k, predicted = _predictions(artifacts)
+    single_runs = single_runs_table(
+        scores, diverged_above, published / "sinusoid.csv", settings.seed, settings.bootstrap_samples
+    )
     more = {
         "family": illustrations.family.to_dict(),
         "illustration_k": k,
         "n_illustrations": len(illustrations.query.x),
         "seed_table": seed_table(scores, diverged_above),
+        "single_runs": None if single_runs.empty else single_runs,
         "unseen_half": unseen_half_errors(illustrations, predicted),
         "n_validation": n_validation,
         "diverged_above": diverged_above,

@@ -8,7 +8,7 @@ import torch
 from metalib.randomness import generator
 from metalib.reporting import figures, tables
 from metalib.reporting.page import markdown_table, render_html
-from metalib.reporting.sinusoid import unseen_half_errors
+from metalib.reporting.sinusoid import single_runs_table, unseen_half_errors
 from metalib.score_files import Scores, load_scores, save_scores
 from metalib.storage import StorageError
 from metalib.tasks import Sinusoid
@@ -104,6 +104,16 @@ def test_what_diverged_is_said_with_of_how_many():
     row = {"n_tasks": 600, "n_seeds": 5, "n_diverged": 2}
     assert tables.left_out(row) == "2 of 3,000"
     assert tables.left_out({**row, "n_diverged": 0}) == ""
+
+
+def test_published_errors_among_single_runs():
+    apart = scores("maml", 10, 5, [3.0, 0.6, 0.4])
+    apart.values[1] += 0.1  # the other seed errs by 0.7 after one step: more than the published 0.67
+    found = single_runs_table([apart, *ENTRIES[1:]], 100.0, PUBLISHED, 0, 2000)
+    assert found["gradient steps"].tolist() == [1]  # 5 and 10 were not run here
+    row = found.iloc[0]
+    assert (row["published"], row["95% of them"]) == (0.67, "[0.600, 0.700]")
+    assert abs(float(row["at or below the published"].rstrip("%")) - 50) < 5
 
 
 def test_headline_metrics(table):

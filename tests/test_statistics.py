@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metalib.randomness import generator
-from metalib.statistics import summarise
+from metalib.statistics import single_run_means, summarise
 
 
 def summary(scores, samples=2000, above=100.0):
@@ -49,6 +49,24 @@ def test_interval_covers_the_true_mean_about_95_times_in_100():
         covered += bool(result.ci95_low <= 1 / 3 <= result.ci95_high)
     # 93.4% in 3,000 other trials (the percentile bootstrap falls a little short at n = 60), four standard errors.
     assert 903 <= covered <= 965
+
+
+def test_single_runs_differ_by_seed_and_by_tasks():
+    by_seed = torch.tensor([1.0, 3.0])[:, None, None].expand(2, 50, 1)  # a seed's tasks are all alike
+    means = single_run_means(by_seed, 100.0, generator(0, "single runs"), 4000)
+    assert sorted(means.unique().tolist()) == [1.0, 3.0]
+    assert (means == 3).double().mean().item() == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(4000))
+    tasks = torch.randn(1, 400, 1, generator=generator(0, "tasks")) + 5
+    means = single_run_means(tasks, 100.0, generator(1, "single runs"), 4000)
+    assert means.mean().item() == pytest.approx(tasks.mean().item(), abs=0.01)
+    assert means.std().item() == pytest.approx(tasks.std().item() / 20, rel=0.05)
+
+
+def test_single_runs_leave_out_what_diverged():
+    scores = torch.tensor([[[1.0], [math.nan]], [[500.0], [1.0]]])
+    found = single_run_means(scores, 100.0, generator(0, "single runs"), 100)
+    assert set(found[~found.isnan()].tolist()) == {1.0}
+    assert found.isnan().any()  # a task drawn twice that has diverged leaves nothing
 
 
 def test_one_seed_has_no_seed_spread():

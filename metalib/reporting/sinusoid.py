@@ -8,10 +8,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from metalib.randomness import generator
+from metalib.reporting.published import read_table
 from metalib.reporting.style import METHOD_STYLES
-from metalib.reporting.tables import beside_published, examples_needed, left_out, own_shots, steps_needed
+from metalib.reporting.tables import (
+    PUBLISHED_COLUMNS,
+    beside_published,
+    examples_needed,
+    left_out,
+    own_shots,
+    steps_needed,
+)
 from metalib.reporting.wording import counted
 from metalib.score_files import Scores
+from metalib.statistics import single_run_means
 from metalib.tasks.dataset import TaskSet
 
 PREFERRED_SHOTS = 10  # the K of the paper's figure 2 and of the talk's example
@@ -133,11 +143,7 @@ def seed_table(scores: Iterable[Scores], diverged_above: float) -> pd.DataFrame:
     number from 0), mean errors after 1, half and all steps, the median after all steps, the share of tasks
     with an error above 5 after half of the steps.
     """
-    entries = [s for s in scores if s.method == "maml" and s.train_shots is not None]
-    trained = headline_shots([s.train_shots for s in entries if s.train_shots is not None])
-    tested = min(s.test_shots for s in entries)
-    here = [s for s in entries if (s.train_shots, s.test_shots) == (trained, tested)]
-    values = max(here, key=lambda s: s.query_points).values.double()
+    trained, tested, values = _other_shots(scores)
     kept = values.masked_fill(~(values <= diverged_above), torch.nan)
     steps = values.shape[2] - 1
     half = max(steps // 2, 1)
@@ -151,6 +157,44 @@ def seed_table(scores: Iterable[Scores], diverged_above: float) -> pd.DataFrame:
         row[f"tasks above 5, step {half}"] = f"{100 * float((~(values[seed, :, half] <= 5)).double().mean()):.1f}%"
         rows.append(row)
     return pd.DataFrame(rows).assign(**{"trained at K": trained, "tested at K": tested})
+
+
+def single_runs_table(
+    scores: Iterable[Scores], diverged_above: float, published: Path, seed: int, bootstrap_samples: int
+) -> pd.DataFrame:
+    """Return where published errors lie among those that one training run on one draw of tasks might report.
+
+    For MAML trained and tested as in :func:`seed_table`. Columns: gradient steps, published, the median and the range
+    of 95% of such runs, and the share of them whose error is at most the published; see
+    :func:`metalib.statistics.single_run_means`.
+    """
+    trained, tested, values = _other_shots(scores)
+    means = single_run_means(values, diverged_above, generator(seed, "bootstrap, single runs"), bootstrap_samples)
+    theirs = read_table(published, PUBLISHED_COLUMNS)
+    asked = (theirs["method"] == "maml") & (theirs["train_shots"] == trained) & (theirs["test_shots"] == tested)
+    rows = []
+    for row in theirs[asked & (theirs["gradient_steps"] < values.shape[2])].to_dict("records"):
+        at_step = means[:, int(row["gradient_steps"])]
+        low, median, high = at_step.nanquantile(torch.tensor([0.025, 0.5, 0.975], dtype=torch.float64)).tolist()
+        rows.append(
+            {
+                "gradient steps": int(row["gradient_steps"]),
+                "published": row["mse"],
+                "single runs here: median": median,
+                "95% of them": f"[{low:.3f}, {high:.3f}]",
+                "at or below the published": f"{100 * float((at_step <= row['mse']).double().mean()):.0f}%",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _other_shots(scores: Iterable[Scores]) -> tuple[int, int, Tensor]:
+    """Return MAML's errors tested at another K than trained at: both K, and ``[seed, task, step]`` float64."""
+    entries = [s for s in scores if s.method == "maml" and s.train_shots is not None]
+    trained = headline_shots([s.train_shots for s in entries if s.train_shots is not None])
+    tested = min(s.test_shots for s in entries)
+    here = [s for s in entries if (s.train_shots, s.test_shots) == (trained, tested)]
+    return trained, tested, max(here, key=lambda s: s.query_points).values.double()
 
 
 def _with_interval(row: Any) -> str:
