@@ -36,7 +36,7 @@ def test_when_compiling_pays(inner_steps, shots, from_steps):
 
 
 def test_a_compiled_program_stands_in_for_a_kernel_that_cannot_be_built(tmp_path, monkeypatch):
-    monkeypatch.setattr("metalib.meta_training.fused_mlp._kernel", lambda folder: None)
+    monkeypatch.setattr("metalib.compilation.native.load", lambda source, folder, cxx: None)
     monkeypatch.setattr("stages.mlp_kernel.obstacle", lambda folder: None)
     assert mlp_compilation([NETWORK], 1, (10,)).obstacle(tmp_path) is None
     monkeypatch.setattr("stages.mlp_kernel.obstacle", lambda folder: "no compiler at all")
