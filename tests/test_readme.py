@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from tests.pages import python_examples
-from tools.headline import ANT_VEL, ANT_VEL_SECOND_ORDER, BEGIN, END, LONGER, PAGES, ant_velocity, replaced
+from tools.headline import ANT_RUNS, ANT_VEL, ANT_VEL_SECOND_ORDER, ANT_VEL_SHORTER, BEGIN, END, LONGER, PAGES, ant_velocity, replaced
 from tools.headline import main as write_headline
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_figures_are_those_of_the_committed_results(tmp_path):
     """Those of the last commit: whoever runs the pipeline has results of their own in the work tree."""
-    runs = (*LONGER.values(), ANT_VEL_SECOND_ORDER)
+    runs = {*LONGER.values(), *ANT_RUNS}
     needed = (*PAGES, "reports", "params.yaml", "published", "benchmarks/results", *runs)
     archive = subprocess.run(["git", "archive", "HEAD", *needed], cwd=ROOT, capture_output=True, check=True).stdout
     subprocess.run(["tar", "-x", "-C", tmp_path], input=archive, check=True)
@@ -69,7 +69,7 @@ BLOCK = """\
 | [Half-cheetah, direction](results/paper/cheetah_vel-cheetah_dir/README.md) | 152 | 162 | 172 | 11 (7 M) | 601 | 11 M / 21 M / 31 M |
 | [Half-cheetah, velocity](results/paper/cheetah_vel-cheetah_dir/README.md) | 252 | 262 | 272 | 21 (7 M) | 602 | 12 M / 22 M / 32 M |
 | [Ant, direction](results/paper/ant_dir-400-meta-steps/README.md) | 352 | 362 | 372 | 31 (steps not given) | 603 | 13 M / 23 M / 33 M |
-| [Ant, velocity](results/paper/ant_vel-750-meta-steps/README.md) | 452 | 462 | 472 | nothing published at K = 20 | - | 14 M / 24 M / 34 M |
+| [Ant, velocity](results/paper/ant_vel-1000-meta-steps/README.md) | 452 | 462 | 472 | nothing published at K = 20 | - | 14 M / 24 M / 34 M |
 
 Environment steps are those of MAML / pretrained / oracle: the baselines took as many meta-steps, without rollouts after an inner step. On ant velocity MAML's first 31 of 77 meta-steps take no inner step, the others go to first order.
 
@@ -166,11 +166,14 @@ def test_every_figure_is_read_from_its_place(project, monkeypatch):
 ANT_BLOCK = """\
 | ant velocity: return [95% interval over goals] | K | before | after one gradient step | after three | environment steps |
 |---|---:|---|---|---|---:|
-| [MAML to second order from the start](../results/paper/ant_vel-750-meta-steps-second-order/README.md) | 20 | 10 [9, 12] | 11 [10, 13] | 13 [12, 15] | 1 M |
-| [MAML with pretraining, then to first order](../results/paper/ant_vel-750-meta-steps/README.md) | 20 | 110 [109, 112] | 111 [110, 113] | 113 [112, 115] | 2 M |
-| [MAML with pretraining, then to first order](../results/paper/ant_vel-750-meta-steps/README.md) | 40 | 120 [119, 122] | 121 [120, 123] | 123 [122, 125] | 3 M |
-| [pretrained, as many meta-steps](../results/paper/ant_vel-750-meta-steps/README.md) | 20 | 130 [129, 132] | 131 [130, 133] | 133 [132, 135] | 4 M |
-| [oracle, as many meta-steps](../results/paper/ant_vel-750-meta-steps/README.md) | 20 | 140 [139, 142] |  |  | 5 M |
+| [MAML, 750 meta-steps, second order from the start](../results/paper/ant_vel-750-meta-steps-second-order/README.md) | 20 | 10 [9, 12] | 11 [10, 13] | 13 [12, 15] | 1 M |
+| [MAML, 750 meta-steps](../results/paper/ant_vel-750-meta-steps/README.md) | 20 | 310 [309, 312] | 311 [310, 313] | 313 [312, 315] | 7 M |
+| [pretrained, 750 meta-steps](../results/paper/ant_vel-750-meta-steps/README.md) | 20 | 330 [329, 332] | 331 [330, 333] | 333 [332, 335] | 8 M |
+| [oracle, 750 meta-steps](../results/paper/ant_vel-750-meta-steps/README.md) | 20 | 340 [339, 342] |  |  | 9 M |
+| [MAML, 1,000 meta-steps](../results/paper/ant_vel-1000-meta-steps/README.md) | 20 | 110 [109, 112] | 111 [110, 113] | 113 [112, 115] | 2 M |
+| [MAML, 1,000 meta-steps](../results/paper/ant_vel-1000-meta-steps/README.md) | 40 | 120 [119, 122] | 121 [120, 123] | 123 [122, 125] | 3 M |
+| [pretrained, 1,000 meta-steps](../results/paper/ant_vel-1000-meta-steps/README.md) | 20 | 130 [129, 132] | 131 [130, 133] | 133 [132, 135] | 4 M |
+| [oracle, 1,000 meta-steps](../results/paper/ant_vel-1000-meta-steps/README.md) | 20 | 140 [139, 142] |  |  | 5 M |
 | published: MAML | 20 | 210 ± 7 | 211 ± 7 | 213 ± 7 | 6 M |
 | published: oracle | 20 | 220 ± 7 |  |  | not given |
 """  # noqa: E501 (lines of a table)
@@ -193,9 +196,11 @@ def test_the_table_on_ant_velocity_by_hand(tmp_path):
 
     second = [("maml", 20, 10, 1e6), ("maml", 40, 9000, 9e9), ("pretrained", 20, 9000, 9e9)]
     first = [("maml", 20, 110, 2e6), ("maml", 40, 120, 3e6), ("pretrained", 20, 130, 4e6), ("oracle", 20, 140, 5e6)]
+    shorter = [("maml", 20, 310, 7e6), ("maml", 40, 9000, 9e9), ("pretrained", 20, 330, 8e6), ("oracle", 20, 340, 9e6)]
     published = [("maml", 20, 210, 6e6), ("maml", 40, 9000, 9e9), ("oracle", 20, 220, "")]
     for place, header, lines in (
         (f"{ANT_VEL_SECOND_ORDER}/tables/locomotion.csv", ours, rows(second, interval)),
+        (f"{ANT_VEL_SHORTER}/tables/locomotion.csv", ours, rows(shorter, interval)),
         (f"{ANT_VEL}/tables/locomotion.csv", ours, rows(first, interval)),
         ("published/maml_figure5_locomotion.csv", "ci95_halfwidth", rows(published, lambda _: 7)),
     ):
