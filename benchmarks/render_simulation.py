@@ -62,22 +62,23 @@ def _limit(results: dict[str, Any]) -> str:
 
 
 def _peers(results: dict[str, Any]) -> str:
-    ours = {row["body"]: row["steps_per_second"] for row in results["limit"] if row["timing"] == "gymnasium"}
+    ours = {row["body"]: row for row in results["limit"] if row["timing"] == "gymnasium"}
     rows = [
         {
             "body": row["body"],
             "": _PEERS[row["name"]],
             "bodies": row["n_bodies"],
             "steps a second": round(row["steps_per_second"]),
-            "metalib is faster by": f"{ours[row['body']] / row['steps_per_second']:.1f}",
+            "metalib is faster by": f"{ours[row['body']]['steps_per_second'] / row['steps_per_second']:.1f}",
+            "the bare Batch by": f"{ours[row['body']]['limit_steps_per_second'] / row['steps_per_second']:.1f}",
         }
         for row in results["peers"]
     ]
     return (
         "## Beside other simulators\n\n"
         "Under Gymnasium's timing (five substeps of 0.01 s an action). The others step `HalfCheetah-v5` and `Ant-v5` "
-        "under random actions, without a policy; metalib's speed is the one above, with its policies.\n\n"
-        + markdown_table(pd.DataFrame(rows))
+        "under random actions, without a policy; metalib's speed is the one above, with its policies. What "
+        "MuJoCo's physics itself allows, at the most, is the last column.\n\n" + markdown_table(pd.DataFrame(rows))
     )
 
 

@@ -59,7 +59,7 @@ def test_the_page_is_rendered_from_the_figures(tmp_path):
     render_simulation.main(source, page)
     text = page.read_text()
     assert "| ant | gymnasium | 900 | 1000 | 90% | 512 |" in text
-    assert "| ant | EnvPool | 50 | 300 | 3.0 |" in text
+    assert "| ant | EnvPool | 50 | 300 | 3.0 | 3.3 |" in text
     assert "| bodies | 10 | 900 | 1000 | 90% | 512 |" in text
     assert "takes 1.11 ms with 10 bodies" in text  # 10 (1 / 900.4 - 1 / 1000)
     assert "a processor" in text

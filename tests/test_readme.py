@@ -9,7 +9,18 @@ import pytest
 import typer
 
 from tests.pages import python_examples
-from tools.headline import ANT_RUNS, ANT_VEL, ANT_VEL_SECOND_ORDER, ANT_VEL_SHORTER, BEGIN, END, LONGER, PAGES, ant_velocity, replaced
+from tools.headline import (
+    ANT_RUNS,
+    ANT_VEL,
+    ANT_VEL_SECOND_ORDER,
+    ANT_VEL_SHORTER,
+    BEGIN,
+    END,
+    LONGER,
+    PAGES,
+    ant_velocity,
+    replaced,
+)
 from tools.headline import main as write_headline
 
 ROOT = Path(__file__).resolve().parent.parent
