@@ -56,7 +56,7 @@ def beside_peers(quick: bool, folder: Path, say: Say) -> list[dict[str, Any]]:
             function = "benchmarks.simulators:gymnasium_vector"
             rows.append(_peer(f"{kind}_vector_env", body, function, {**few, "kind": kind}, folder, say))
         if importlib.util.find_spec("envpool") is None:
-            say("skipped: EnvPool, which is not installed (pip install envpool; 1.1.1 was measured)")
+            say("skipped: EnvPool, which is not installed (pip install envpool==1.1.1)")
             continue
         many = {**few, "n_bodies": 50 if quick else TASKS * ROLLOUTS, "steps": max(5, steps // 5)}
         rows.append(_peer("envpool", body, "benchmarks.simulators:envpool_vector", many, folder, say))

@@ -31,13 +31,18 @@ if __name__ == "__main__":
 """
 
 
-def test_workers_end_by_themselves_and_leave_no_semaphore_behind(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
+def run_script(folder, text):
+    """Run a script of its own file, which processes that are spawned can import."""
+    script = folder / "script.py"
+    script.write_text(text)
     command = [sys.executable, str(script)]
-    done = subprocess.run(
+    return subprocess.run(
         command, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)}, timeout=60
     )
+
+
+def test_workers_end_by_themselves_and_leave_no_semaphore_behind(tmp_path):
+    done = run_script(tmp_path, SCRIPT)
     assert done.stdout.splitlines()[-1] == "[1, 4, 9]"
     assert "leaked" not in done.stderr
 
@@ -50,7 +55,7 @@ def fail(control):
     raise ValueError("the first job fails")
 
 def work(control):
-    time.sleep(60)
+    time.sleep(600)
 
 if __name__ == "__main__":
     try:
@@ -62,12 +67,7 @@ if __name__ == "__main__":
 
 def test_a_job_that_fails_ends_the_others_and_leaves_no_thread_behind(tmp_path):
     """A pool's thread that outlived it would be woken at exit through a pipe that it is closing: a traceback."""
-    script = tmp_path / "script.py"
-    script.write_text(FAILING)
-    command = [sys.executable, str(script)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)}, timeout=50
-    )
+    done = run_script(tmp_path, FAILING)
     assert done.stdout == "the first job fails ['MainThread']\n"
     assert "Traceback" not in done.stderr
 

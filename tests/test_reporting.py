@@ -95,6 +95,8 @@ def test_figures_beside_the_published_ones(table):
     pretrained = beside[(beside.method == "pretrained") & (beside.gradient_step == 1)].iloc[0]
     assert pretrained.ours == pytest.approx(2.4)  # not trained per K, so it stands beside the row of K = 10
     assert set(beside["left_out"]) == {""}
+    worse = table.assign(n_diverged=table["gradient_step"])  # one more pair a step
+    assert set(tables.beside_published(worse, ANCHORS, PUBLISHED, 600)["left_out"]) == {"", "1 of 6"}
     zero = beside[beside.method == "zero_function"].iloc[0]
     assert zero.difference == pytest.approx(4.0 - 4.2517)
     assert len(beside) == 4  # published steps 5 and 10 were not run here

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from metalib.reporting.locomotion import TASK_NAMES
 from metalib.reporting.published import read_table
+from metalib.reporting.style import METHOD_STYLES
 from metalib.storage import StorageError, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +37,12 @@ LONGER_HEAD = """\
 published oracle | environment steps here |
 |---|---:|---:|---:|---:|---:|---|
 """
+ANT_RUNS = {
+    ANT_VEL_SECOND_ORDER: (", 750 meta-steps, second order from the start", (("maml", 20),)),
+    ANT_VEL_SHORTER: (", 750 meta-steps", (("maml", 20), ("pretrained", 20), ("oracle", 20))),
+    ANT_VEL: (", 1,000 meta-steps", (("maml", 20), ("maml", 40), ("pretrained", 20), ("oracle", 20))),
+}
+"""By place of a run what its rows say after the method, and which of its policies are shown, by method and K."""
 ANT_HEAD = """\
 | ant velocity: return [95% interval over goals] | K | before | after one gradient step | after three | \
 environment steps |
@@ -188,8 +195,8 @@ def inner_loop(params: Metrics, meta_steps: int) -> str:
         return ""
     order = "first" if params["meta_train_policy"]["pretrained_first_order"] else "second"
     return (
-        f" On ant velocity MAML's first {round(share * meta_steps)} of {meta_steps} meta-steps take no inner step, the "
-        f"others go to {order} order."
+        f" On ant velocity MAML's first {round(share * meta_steps):,} of {meta_steps:,} meta-steps take no inner step, "
+        f"the others go to {order} order."
     )
 
 
@@ -267,21 +274,16 @@ def ant_velocity(root: Path) -> str:
     rows = []
     for place, (label, judged) in ANT_RUNS.items():
         for method, k in judged:
-            name = f"{'MAML' if method == 'maml' else method}{label}"
-            rows.append([f"[{name}](../{place}/README.md)", *_ant_row(runs[place], method, k, _with_interval)])
+            rows.append(
+                [
+                    f"[{METHOD_STYLES[method].label}{label}](../{place}/README.md)",
+                    *_ant_row(runs[place], method, k, _with_interval),
+                ]
+            )
     published = read_table(root / "published" / "maml_figure5_locomotion.csv", columns | {"ci95_halfwidth"})
     for method in ("maml", "oracle"):
-        name = {"maml": "MAML"}.get(method, method)
-        rows.append([f"published: {name}", *_ant_row(published, method, 20, _with_halfwidth)])
+        rows.append([f"published: {METHOD_STYLES[method].label}", *_ant_row(published, method, 20, _with_halfwidth)])
     return _table(ANT_HEAD, rows) + "\n"
-
-
-ANT_RUNS = {
-    ANT_VEL_SECOND_ORDER: (", 750 meta-steps, second order from the start", (("maml", 20),)),
-    ANT_VEL_SHORTER: (", 750 meta-steps", (("maml", 20), ("pretrained", 20), ("oracle", 20))),
-    ANT_VEL: (", 1,000 meta-steps", (("maml", 20), ("maml", 40), ("pretrained", 20), ("oracle", 20))),
-}
-"""By place of a run what its rows say after the method, and which of its policies are shown, by method and K."""
 
 
 def _ant_row(table: pd.DataFrame, method: str, k: int, shown: Callable[[Any], str]) -> list[str]:
