@@ -59,7 +59,8 @@ def draw_order(generator: torch.Generator, shape: tuple[int, ...], steps: int, s
     """
     if not 1 <= size <= n_support:
         raise ValueError(f"an inner batch must hold from 1 to {n_support} of the support examples, got {size}")
-    return torch.rand(*shape, steps, n_support, generator=generator).argsort(dim=-1)[..., :size]
+    uniform = torch.rand(*shape, steps, n_support, generator=generator, device=generator.device)
+    return uniform.argsort(dim=-1)[..., :size]
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,6 @@ FINE_TUNED = ("pretrained", "scratch")
 DRAWN_QUERIES = 3
 CONV4_ONLY = {"filters", "downsample"}
 """Settings of image networks that one of kind mlp does not have."""
-UNUSED = {
-    "pretrained": {"episodes", "pretrained_steps", "prototypical_steps"},
-    "prototypical": {"images", "pretrained_steps", "prototypical_steps"},
-}
-"""Stored settings that a baseline does not use, or that stand there as its ``steps`` too."""
 
 
 class ClassificationReport(NamedTuple):
@@ -49,7 +44,7 @@ def classification_report(run: Run, dataset: Path, artifacts: Path, published: P
     accuracies = [entry for entries, _, _ in loaded.values() for entry in entries]
     table = classification.accuracy_table(accuracies, tasks.dataset, settings.seed, settings.bootstrap_samples)
     steps = classification.own_steps(accuracies)
-    trained_with = {m: _plain(m, values) for m, (_, _, values) in loaded.items() if values}
+    trained_with = {m: _plain(values) for m, (_, _, values) in loaded.items() if values}
     condition = tasks.conditions[0]
     curves = {way: f"accuracy_against_steps_{way}way.png" for way in sorted({c.way for c in tasks.conditions})}
     pictures = {f"figures/{name}": image_figures.accuracy_against_steps(table, way) for way, name in curves.items()}
@@ -93,9 +88,9 @@ def classification_report(run: Run, dataset: Path, artifacts: Path, published: P
     return ClassificationReport(table, render_markdown(context, "classification.md.j2"), pictures, metrics)
 
 
-def _plain(method: str, values: dict[str, Any]) -> dict[str, Any]:
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that a method's training used, as they fit a table cell."""
-    unused = {"versions"} | UNUSED.get(method, set()) | ({"hidden"} if values["kind"] == "conv4" else CONV4_ONLY)
+    unused = {"versions"} | ({"hidden"} if values["kind"] == "conv4" else CONV4_ONLY)
     return {name: _cell(value) for name, value in values.items() if name not in unused}
 
 

@@ -80,10 +80,10 @@ def _settings(params: Params, method: MetaLearner) -> Settings:
 def seed_groups(method: MetaLearner, seeds: tuple[int, ...], trainer: Trainer) -> list[tuple[int, ...]]:
     """Return which seeds of a K are trained in one program.
 
-    Each by itself where the arithmetic is what takes time: compiled, and the LSTM rule. All together for MAML run
-    eagerly, where starting operations takes longer than computing them.
+    Each by itself where the arithmetic is what takes time: compiled for the CPU, and the LSTM rule there. All together
+    for MAML run eagerly, and on CUDA, where starting operations takes longer than computing them.
     """
-    if trainer.backend == "eager" and method is MetaLearner.MAML:
+    if trainer.device == "cuda" or (trainer.backend == "eager" and method is MetaLearner.MAML):
         return [seeds]
     return [(seed,) for seed in seeds]
 
@@ -126,25 +126,35 @@ def meta_train(
     phi = join(theta, initial_omegas(rule, seeds))
 
     def draw(first: int, count: int) -> Episode | MinibatchEpisode:
-        return stack_seeds([_draw(settings, family, shots, seed, first, count) for seed in seeds], trainer.device)
+        drawn = [_draw(settings, family, shots, seed, first, count, trainer.device) for seed in seeds]
+        return stack_seeds(drawn, trainer.device)
 
     adam = outer_adam(settings.learning_rate, settings.decay, settings.meta_steps, settings.clip_norm, settings.epsilon)
     name = prefix + "-".join([f"k{shots}", *(f"seed{seed}" for seed in seeds)])
     return trainer.run(
-        name, objective, adam, phi, draw, settings.meta_steps, seeds, control, with_mlp_kernel(backend, trainer)
+        name,
+        objective,
+        adam,
+        phi,
+        draw,
+        settings.meta_steps,
+        seeds,
+        control,
+        with_mlp_kernel(backend, trainer),
+        averaged_share=settings.averaged_share,
     )
 
 
 def _draw(
-    settings: Settings, family: Sinusoid | SinusoidPool, shots: int, seed: int, first: int, count: int
+    settings: Settings, family: Sinusoid | SinusoidPool, shots: int, seed: int, first: int, count: int, device: str
 ) -> Episode | MinibatchEpisode:
     """Draw one seed's episodes for ``count`` meta-steps from ``first``; the same for every meta-learner."""
     shape = (count, settings.meta_batch)
-    numbers = generator(seed, f"meta-training episodes, K = {shots}", first)
+    numbers = generator(seed, f"meta-training episodes, K = {shots}", first, device)
     episodes = family.draw_episodes(numbers, shape, shots, shots)
     if settings.inner_batch == "all":
         return episodes
-    numbers = generator(seed, f"meta-training inner batches, K = {shots}", first)
+    numbers = generator(seed, f"meta-training inner batches, K = {shots}", first, device)
     return MinibatchEpisode(*episodes, draw_order(numbers, shape, settings.inner_steps, settings.inner_batch, shots))
 
 

@@ -103,7 +103,7 @@ def train_baseline(
         shape = (count, settings.meta_batch)
         batches = []
         for seed in settings.seeds:
-            numbers = generator(seed, f"{method} training examples", first)
+            numbers = generator(seed, f"{method} training examples", first, trainer.device)
             tasks, examples = family.draw_examples(numbers, shape, settings.points)
             told = tasks.oracle_inputs(examples.x) if method is Method.ORACLE else examples.x
             batches.append(Batch(told, examples.y))

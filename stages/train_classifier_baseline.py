@@ -37,6 +37,14 @@ class Method(StrEnum):
     SCRATCH = "scratch"
 
 
+USED = {
+    Method.PRETRAINED: {"learning_rate", "images"},
+    Method.PROTOTYPICAL: {"learning_rate", "episodes"},
+    Method.SCRATCH: set[str](),
+}
+"""Settings that a baseline's training uses, beside the seeds and its own number of steps."""
+
+
 def main(
     method: Annotated[Method, typer.Argument(help="Which baseline.")],
     dataset: Annotated[Path, typer.Argument(help="Image tasks of generate_image_tasks, e.g. data/images.")],
@@ -195,7 +203,7 @@ def _trained(
         train_shots=condition.shot if condition else None,
         settings={
             **params.image_network.model_dump(mode="json"),
-            **({} if method is Method.SCRATCH else settings.model_dump(mode="json")),
+            **settings.model_dump(mode="json", include=USED[method]),
             "seeds": list(settings.seeds),
             "steps": _steps(params, method),
             "versions": versions(torch.device(trainer.device), trainer.backend),

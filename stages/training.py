@@ -14,10 +14,21 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 import torch
 
-from metalib.compilation import Backend, Program, PythonLoop, Step, compile_scan, obstacle, repeat_eagerly
+from metalib.compilation import (
+    Backend,
+    Program,
+    PythonLoop,
+    Step,
+    compile_scan,
+    cuda_graph_obstacle,
+    obstacle,
+    repeat_eagerly,
+    replay_steps,
+)
 from metalib.config import Decay, MachineSettings
 from metalib.errors import Interrupted
 from metalib.meta_training.adam import Adam
+from metalib.meta_training.averaging import empty_average
 from metalib.meta_training.checkpoints import Checkpoints, Progress, saved_steps, state_key
 from metalib.meta_training.objectives import Objective
 from metalib.meta_training.supervised import CHUNK_STEPS, DrawChunk, initial_state, train
@@ -31,7 +42,7 @@ from stages.running import Run, StageError, choose_device
 
 
 class Compilation(NamedTuple):
-    """Whether compiling pays: from how many meta-steps on, and what may stand in its way (None: nothing)."""
+    """Whether compiling pays: from how many meta-steps on, and what may stand in its way on the CPU (None: nothing)."""
 
     from_steps: int
     obstacle: Callable[[Path], str | None] = obstacle
@@ -91,20 +102,23 @@ class Trainer:
         control: Control,
         backend: Backend,
         chunk_steps: int = CHUNK_STEPS,
+        averaged_share: float = 0.0,
     ) -> tuple[np.ndarray, dict[int, float]]:
         """Train, from saved state where there is some; return phi ``[seeds, n_phi]`` and the training curve.
 
-        ``backend`` repeats the meta-step, see :meth:`loop_backend`.
+        ``backend`` repeats the meta-step, see :meth:`loop_backend`. With ``averaged_share`` above 0, phi is its mean
+        over the ends of the chunks in that last share of the steps.
 
         The curve has a point a chunk: the loss averaged over the chunk's steps and seeds, by its last step.
         """
         checkpoints = self.checkpoints(job, control)
-        progress = checkpoints.restore(initial_state(phi.to(self.device), adam))
+        initial = initial_state(phi.to(self.device), adam)
+        progress = checkpoints.restore((initial, empty_average(initial.phi)))
         control.advance(progress.steps)
         chunks = train(
             objective,
             adam,
-            progress.state,
+            progress.state[0],
             draw,
             n_steps,
             seeds,
@@ -115,18 +129,24 @@ class Trainer:
         try:
             for chunk in chunks:
                 curve = {**progress.curve, chunk.steps: chunk.losses.double().mean().item()}
-                progress = Progress(chunk.steps, chunk.state, curve)
+                average = progress.state[1]
+                if chunk.steps > (1 - averaged_share) * n_steps:
+                    average = average.include(chunk.state.phi)
+                progress = Progress(chunk.steps, (chunk.state, average), curve)
                 checkpoints.keep(progress)
                 control.advance(chunk.steps)
         except _StoppedWithinChunk:
             if progress.steps:
                 checkpoints.save(progress)
             raise
-        return progress.state.phi.cpu().numpy(), progress.curve
+        state, average = progress.state
+        return average.mean(otherwise=state.phi).cpu().numpy(), progress.curve
 
     def loop_backend(self) -> Backend:
-        """Return what repeats the meta-step: one compiled program, or Python's loop."""
-        return partial(compile_scan, folder=programs_folder()) if self.backend == "compiled" else repeat_eagerly
+        """Return what repeats the meta-step: one compiled program, on CUDA a graph, or Python's loop."""
+        if self.backend == "eager":
+            return repeat_eagerly
+        return partial(compile_scan if self.device == "cpu" else replay_steps, folder=programs_folder())
 
 
 @contextmanager
@@ -268,13 +288,11 @@ def choose_backend(
     say: Callable[[str], Any] = print,
 ) -> str:
     """Return "compiled" or "eager": what the machine settings ask for, or with auto what is faster here."""
-    if machine.backend == "compiled" and device.type != "cpu":
-        raise StageError("backend: 'compiled' is for the CPU; set backend: auto or device: cpu in machine.yaml")
     if machine.backend != "auto":
         return machine.backend
-    if device.type != "cpu" or n_steps < compilation.from_steps:
+    if n_steps < compilation.from_steps:
         return "eager"
-    reason = compilation.obstacle(programs_folder())
+    reason = compilation.obstacle(programs_folder()) if device.type == "cpu" else cuda_graph_obstacle()
     if reason is None:
         return "compiled"
     say(f"note: training runs uncompiled, which is slower: {reason}")

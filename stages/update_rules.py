@@ -36,10 +36,11 @@ def trainer_rule(
 ) -> tuple[UpdateRule, Backend]:
     """Return the update rule as training runs it here, and what repeats the meta-step.
 
-    A step of the LSTM rule is compiled by itself; compiling the whole meta-step around it takes minutes and is slower.
+    On the CPU a step of the LSTM rule is compiled by itself; compiling the whole meta-step around it takes minutes and
+    is slower.
     """
     rule = update_rule(settings)
-    if not isinstance(rule, LSTMRule):
+    if not isinstance(rule, LSTMRule) or trainer.device == "cuda":
         return rule, trainer.loop_backend()
     if trainer.backend == "compiled":
         return fused(rule, programs_folder()), repeat_eagerly

@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SEEDS = (3, 4)
 
 
-def trainer(folder, backend="eager"):
-    return Trainer("cpu", backend, folder, every_seconds=0.0)
+def trainer(folder, backend="eager", device="cpu"):
+    return Trainer(device, backend, folder, every_seconds=0.0)
 
 
 def params(steps):
@@ -43,8 +43,9 @@ def run(folder, seeds, steps=20, advance=lambda _: None, stop=None):
         (MetaLearner.LSTM, "eager", [(3,), (4,)]),
     ],
 )
-def test_only_eager_maml_trains_its_seeds_together(tmp_path, method, backend, groups):
+def test_eager_maml_and_what_cuda_runs_train_their_seeds_together(tmp_path, method, backend, groups):
     assert seed_groups(method, SEEDS, trainer(tmp_path, backend)) == groups
+    assert seed_groups(method, SEEDS, trainer(tmp_path, backend, "cuda")) == [(3, 4)]
 
 
 def test_seeds_trained_together_are_those_trained_alone(tmp_path):

@@ -234,7 +234,7 @@ def test_a_way_without_settings_is_refused(tiny, capsys):
 
 def test_scratch_and_maml_start_from_the_same_initialisation(tiny):
     generate_tasks.main(DATA)
-    edit("learning_rate: 0.001  # Adam, outer", "learning_rate: 1.0e-30  # Adam, outer")
+    edit("learning_rate: 0.01   # Adam, outer", "learning_rate: 1.0e-30  # Adam, outer")
     meta_train.main(MetaLearner.MAML, DATA, MAML)
     train_baseline.main(Method.SCRATCH, DATA, Path("scratch"))
     scratch = TrainedMethod.load("scratch/weights.safetensors").phi

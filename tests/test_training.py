@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from metalib.compilation import repeat_eagerly
+from metalib.compilation import compile_scan, repeat_eagerly, replay_steps
+from metalib.config import MachineSettings
 from metalib.errors import Interrupted
 from metalib.losses import Batch
 from metalib.meta_training import checkpoints
@@ -45,9 +46,10 @@ def draw(first, count):
     return Batch(torch.arange(first, first + count).float().reshape(count, 1, 1, 1), torch.zeros(count, 1, 1, 1))
 
 
-def train(folder, objective, control, backend, kind="compiled"):
+def train(folder, objective, control, backend, kind="compiled", steps=STEPS, share=0.0):
     trainer = Trainer("cpu", kind, folder, every_seconds=NEVER)
-    return trainer.run("job", objective, Adam(0.1), torch.zeros(1, 3), draw, STEPS, (0,), control, backend, CHUNK)
+    start = torch.zeros(1, 3)
+    return trainer.run("job", objective, Adam(0.1), start, draw, steps, (0,), control, backend, CHUNK, share)
 
 
 def control(stop=None):
@@ -74,6 +76,52 @@ def test_a_chunk_that_python_repeats_is_given_up_and_the_one_before_is_saved(tmp
     phi, curve = train(tmp_path / "parts", Objective(), control(), backend, kind)
     assert phi.tobytes() == whole[0].tobytes()
     assert curve == whole[1]
+
+
+@pytest.mark.parametrize(("share", "averaged"), [(0.0, [12]), (0.3, [12]), (0.5, [8, 12]), (1.0, [4, 8, 12])])
+def test_phi_is_the_mean_over_the_last_share_of_the_steps(tmp_path, share, averaged):
+    ends = {n: train(tmp_path / str(n), Objective(), control(), repeat_eagerly, steps=n)[0] for n in (4, 8, 12)}
+    phi, curve = train(tmp_path / "job", Objective(), control(), repeat_eagerly, share=share)
+    expected = torch.stack([torch.from_numpy(ends[n]).double() for n in averaged]).mean(dim=0).float()
+    assert torch.equal(torch.from_numpy(phi), expected)
+    assert list(curve) == [4, 8, 12]
+
+
+def test_a_run_stopped_while_phi_is_averaged_continues_to_the_same_bytes(tmp_path):
+    whole, _ = train(tmp_path / "whole", Objective(), control(), repeat_eagerly, share=1.0)
+    stop = threading.Event()
+    objective = Objective(lambda begun: stop.set() if begun == 2 * CHUNK + 1 else None)
+    with pytest.raises(Interrupted, match="within a chunk"):
+        train(tmp_path / "parts", objective, control(stop), repeat_eagerly, share=1.0)
+    continued, _ = train(tmp_path / "parts", Objective(), control(), repeat_eagerly, share=1.0)
+    assert continued.tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("device", "backend", "steps", "obstacle", "chosen"),
+    [
+        ("cuda", "auto", 10_000, None, "compiled"),
+        ("cuda", "auto", 9_999, None, "eager"),
+        ("cuda", "auto", 10_000, "PyTorch finds no Triton", "eager"),
+        ("cuda", "eager", 10_000, None, "eager"),
+        ("cuda", "compiled", 1, None, "compiled"),
+    ],
+)
+def test_what_repeats_steps_on_cuda(monkeypatch, device, backend, steps, obstacle, chosen):
+    monkeypatch.setattr(training, "cuda_graph_obstacle", lambda: obstacle)
+    said: list[str] = []
+    machine = MachineSettings(device="cuda", backend=backend)
+    assert training.choose_backend(machine, torch.device(device), steps, say=said.append) == chosen
+    assert [obstacle in line for line in said] == ([True] if obstacle else [])
+
+
+@pytest.mark.parametrize(
+    ("device", "backend", "repeats"),
+    [("cpu", "compiled", compile_scan), ("cuda", "compiled", replay_steps), ("cuda", "eager", repeat_eagerly)],
+)
+def test_each_kind_of_device_has_a_loop_of_its_own(tmp_path, device, backend, repeats):
+    loop = Trainer(device, backend, tmp_path, every_seconds=NEVER).loop_backend()
+    assert getattr(loop, "func", loop) is repeats
 
 
 def test_a_program_that_is_not_pythons_runs_as_it_is(tmp_path):

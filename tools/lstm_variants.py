@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,10 +14,9 @@ from metalib.config import Decay
 from metalib.reporting.page import markdown_table
 from metalib.reporting.tables import score_table
 from metalib.score_files import load_scores
-from tools.environment import with_this_python
 from tools.results import RUN, put_in_place, refuse_other_folder
+from tools.trial import ROOT, run_stage
 
-ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".cache" / "lstm-variants"
 VARIANTS = {"first order": True, "exact": False}
 DIVERGED_ABOVE = 100.0
@@ -44,8 +41,10 @@ def main(
         folder = FOLDER / name.replace(" ", "-")
         folder.mkdir(parents=True, exist_ok=True)
         settings = write_settings(folder / "params.yaml", first_order, meta_steps, shots, learning_rate, decay, seed)
-        seconds = _stage(folder, "meta_train", ["lstm", "data/sinusoid", str(folder / "lstm")])
-        _stage(folder, "evaluate", ["data/sinusoid", str(folder / "lstm"), str(folder / "scores")])
+        log, trained = "meta_train@sinusoid-lstm", str(folder / "lstm")
+        seconds = run_stage("meta_train", ["lstm", "data/sinusoid", trained], folder / "params.yaml", log)
+        scored = ["data/sinusoid", trained, str(folder / "scores")]
+        run_stage("evaluate", scored, folder / "params.yaml", "evaluate@sinusoid-lstm")
         scores, _ = load_scores(folder / "scores" / "scores.safetensors")
         table = score_table(scores, DIVERGED_ABOVE, seed=0, bootstrap_samples=2000)
         rows.append({"variant": name, "meta_steps": meta_steps, **row(table, settings["inner_steps"]), "s": seconds})
@@ -100,15 +99,6 @@ shared.
 
 Made again by `{command}`.
 """
-
-
-def _stage(folder: Path, stage: str, arguments: list[str]) -> float:
-    """Run a stage with the settings in ``folder``; return the seconds that it logged, or end with its exit code."""
-    command = [sys.executable, "-m", f"stages.{stage}", *arguments, "--params", str(folder / "params.yaml")]
-    if code := subprocess.run(command, cwd=ROOT, env=with_this_python(), check=False).returncode:
-        raise typer.Exit(code)
-    log = ROOT / "logs" / "stages" / (f"{stage}@sinusoid-lstm.json")
-    return float(json.loads(log.read_text())["seconds"])
 
 
 if __name__ == "__main__":

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from metalib.compilation import native, small_matmul
-from metalib.compilation.cancel_concatenation import cancel_concatenation
 from metalib.compilation.native import compiler
 from metalib.compilation.repeat import Program, Step, repeat_eagerly
+from metalib.compilation.tracing import trace
 from metalib.errors import MetalibError
 
 _VERSION = "1"  # part of the cache's key; to be raised when this file changes what is compiled
@@ -68,7 +67,9 @@ def compile_scan(step: Step, state: Any, data: Any, folder: Path) -> Program:
     # Cloned: an example may hold one tensor twice, which the tracer would take for one value.
     leaves, tree = tree_flatten(tree_map(torch.clone, (state, data)))
     n_state = len(tree_flatten(state)[0])
-    path = folder / f"{_key(graph := _trace(step, leaves, tree), leaves)}.pt2"
+    graph = trace(step, leaves, tree)
+    _refuse_equal_results(graph)
+    path = folder / f"{_key(graph, leaves)}.pt2"
     if not path.exists():
         try:
             _compile(graph, leaves[:n_state], leaves[n_state:], path)
@@ -84,20 +85,6 @@ def compile_scan(step: Step, state: Any, data: Any, folder: Path) -> Program:
         return tree_unflatten(new_state, state_tree), outputs
 
     return program
-
-
-def _trace(step: Step, leaves: list[Tensor], tree: Any) -> GraphModule:
-    """Return the step as a graph of tensor operations on the leaves of (state, data)."""
-
-    def flat(*values: Tensor) -> list[Tensor]:
-        state, data = tree_unflatten(list(values), tree)
-        return list(tree_flatten(step(state, data))[0])
-
-    aten = torch.ops.aten
-    table: dict[Any, Any] = {aten.mm.default: _product, aten.bmm.default: _product, aten.pow.Tensor_Scalar: _power}
-    graph = cancel_concatenation(make_fx(flat, decomposition_table=table)(*leaves))
-    _refuse_equal_results(graph)
-    return graph
 
 
 def _refuse_equal_results(graph: GraphModule) -> None:
@@ -123,34 +110,6 @@ def _refuse_equal_results(graph: GraphModule) -> None:
     for index, result in enumerate(results):
         if result in results[:index]:
             raise CompilationError(f"the step returns one value twice, as results {results.index(result)} and {index}")
-
-
-def _thin_product(a: Tensor, b: Tensor) -> Any:
-    """Return a product with a side of 1 as multiplication and sum, which fuse with their neighbours."""
-    if a.shape[-1] == 1:
-        return a * b
-    if b.shape[-1] == 1:
-        return (a * b.mT).sum(-1, keepdim=True)
-    if a.shape[-2] == 1:
-        return (a.mT * b).sum(-2, keepdim=True)
-    return NotImplemented
-
-
-def _product(a: Tensor, b: Tensor) -> Any:
-    """Return a product as :func:`_thin_product` or through the kernel for small matrices."""
-    thin = _thin_product(a, b)
-    if thin is not NotImplemented or not small_matmul.fits(a, b):
-        return thin
-    if a.ndim == 2:
-        return small_matmul.small_matmul(a[None], b[None])[0]
-    return small_matmul.small_matmul(a, b)
-
-
-def _power(base: Tensor, exponent: float) -> Any:
-    """Return the powers that squares and their derivatives need without a call of pow."""
-    if exponent == 1:
-        return base
-    return base * base if exponent == 2 else NotImplemented
 
 
 def _key(graph: GraphModule, leaves: list[Tensor]) -> str:

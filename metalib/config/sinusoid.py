@@ -54,6 +54,7 @@ class OuterLoopSettings(Section):
     learning_rate: Positive
     epsilon: Positive
     decay: Decay
+    averaged_share: Annotated[float, Field(strict=True, ge=0, le=1)]
     meta_steps: Count
     seeds: Seeds
 

@@ -51,12 +51,12 @@ class Sinusoid:
 
     def draw_tasks(self, generator: torch.Generator, shape: Sequence[int]) -> SinusoidTasks:
         """Draw independent tasks; amplitude and phase have the shape ``shape``."""
-        amplitude, phase = torch.rand(2, *shape, generator=generator)
+        amplitude, phase = torch.rand(2, *shape, generator=generator, device=generator.device)
         return SinusoidTasks(_scale(amplitude, self.amplitude), _scale(phase, self.phase))
 
     def draw_inputs(self, generator: torch.Generator, shape: Sequence[int], n: int) -> Tensor:
         """Draw inputs ``[*shape, n, 1]``."""
-        return _scale(torch.rand(*shape, n, 1, generator=generator), self.x)
+        return _scale(torch.rand(*shape, n, 1, generator=generator, device=generator.device), self.x)
 
     def draw_examples(self, generator: torch.Generator, shape: Sequence[int], n: int) -> tuple[SinusoidTasks, Batch]:
         """Draw tasks of shape ``shape`` and ``n`` labelled examples of each, ``x`` and ``y`` ``[*shape, n, 1]``."""
@@ -109,8 +109,9 @@ class SinusoidPool:
 
     def draw_episodes(self, generator: torch.Generator, shape: Sequence[int], n_support: int, n_query: int) -> Episode:
         """Draw a task of the pool and fresh examples of it for each of ``shape``."""
-        drawn = torch.randint(len(self.tasks.amplitude), tuple(shape), generator=generator)
-        tasks = SinusoidTasks(self.tasks.amplitude[drawn], self.tasks.phase[drawn])
+        device = generator.device
+        drawn = torch.randint(len(self.tasks.amplitude), tuple(shape), generator=generator, device=device)
+        tasks = SinusoidTasks(*(parameter.to(device)[drawn] for parameter in self.tasks))
         x = self.family.draw_inputs(generator, shape, n_support + n_query)
         return _episode(Batch(x, tasks.targets(x)), n_support)
 

@@ -11,12 +11,12 @@ from metalib.losses import Batch, MeanSquaredError
 from metalib.networks import MLP
 from metalib.randomness import generator
 from metalib.tasks import Sinusoid
-from metalib.update_rules import GradientDescent, LSTMRule, MetaSGD, ScheduledGradientDescent, from_dict
+from metalib.update_rules import GradientDescent, LSTMRule, MetaSGD, ScheduledGradientDescent, UpdateRule, from_dict
 
 ARCHITECTURE = MLP((1, 8, 1))
 LOSS = MeanSquaredError(ARCHITECTURE.network())
 N_PARAMETERS = ARCHITECTURE.network().n_parameters
-RULES = {
+RULES: dict[str, UpdateRule] = {
     "gradient descent": GradientDescent(0.01),
     "gradient descent, first order": GradientDescent(0.01, first_order=True),
     "lstm": LSTMRule(),

@@ -1,0 +1,24 @@
+"""Run stages with settings of their own, beside the project's."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import typer
+
+from tools.environment import with_this_python
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run_stage(stage: str, arguments: list[str], params: Path, log: str) -> float:
+    """Run a stage with the settings in ``params``; return the seconds that it logged as ``log``.
+
+    Raises:
+        typer.Exit: the stage failed; its exit code.
+    """
+    command = [sys.executable, "-m", f"stages.{stage}", *arguments, "--params", str(params)]
+    if code := subprocess.run(command, cwd=ROOT, env=with_this_python(), check=False).returncode:
+        raise typer.Exit(code)
+    return float(json.loads((ROOT / "logs" / "stages" / f"{log}.json").read_text())["seconds"])
