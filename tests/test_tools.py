@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import typer
 from ruamel.yaml import YAML
 
 from metalib.config import load_params
-from tools import lstm_variants, preflight
+from metalib.return_files import Returns
+from tools import lstm_variants, maml_optimisers, more_goals, preflight
 from tools.clone import clone_work_tree
 from tools.paper import copy_lock, paper_meta_steps, readme, shorten
 from tools.parallel import run_in_order, stage_graph
@@ -233,6 +235,53 @@ def test_a_variant_is_judged_after_its_updates_on_the_most_query_points():
     table = pd.DataFrame(rows, columns=["gradient_step", "query_points", "mse_mean"])
     table = table.assign(mse_median=0.0, ci95_low=0.0, ci95_high=0.0)
     assert lstm_variants.row(table, inner_steps=2)["mse_mean"] == 620.0
+
+
+@pytest.mark.parametrize("optimiser", maml_optimisers.OPTIMISERS)
+def test_the_optimisers_of_maml_differ_in_nothing_else(tmp_path, optimiser):
+    seeds = maml_optimisers.write_settings(tmp_path / "params.yaml", optimiser, 10, 700)
+    written, standard = load_params(tmp_path / "params.yaml"), load_params(ROOT / "params.yaml")
+    changes = {**optimiser, "shots": (10,), "meta_steps": 700}
+    assert written.meta_train == standard.meta_train.model_copy(update=changes)
+    assert seeds == list(standard.meta_train.seeds)
+
+
+def test_the_project_trains_with_the_optimiser_that_was_chosen():
+    """The committed comparison, on validation tasks, names the settings of params.yaml."""
+    table = pd.read_csv(ROOT / "results" / "maml-optimisers" / "table.csv")
+    best = maml_optimisers.best(maml_optimisers.compact(table, "validation"))
+    settings = load_params(ROOT / "params.yaml").meta_train
+    assert best == {name: str(getattr(settings, name)) for name in maml_optimisers.OPTIMISERS[0]}
+
+
+def test_optimisers_are_compared_by_the_average_over_k_and_steps():
+    first, second = maml_optimisers.OPTIMISERS[:2]
+    rows = [
+        {**optimiser, "tasks": tasks, "test_shots": k, "gradient_step": step, "mse_mean": error, "n_diverged": step}
+        for optimiser, error in ((first, 2.0), (second, 1.0))
+        for tasks, error in (("validation", error), ("test", 9.0))
+        for k in (5, 10)
+        for step in range(11)
+    ]
+    rows[1]["mse_mean"] = 8.0  # of the first optimiser at K = 5 after 1 step
+    shown = maml_optimisers.compact(pd.DataFrame(rows), "validation")
+    assert shown["average"].tolist() == [3.0, 1.0]
+    assert shown["K 5, step 1"].tolist() == [8.0, 1.0]
+    assert shown["diverged"].tolist() == [10, 10]
+    assert maml_optimisers.best(shown) == {name: str(value) for name, value in second.items()}
+
+
+def test_returns_on_frozen_and_drawn_goals_stand_side_by_side():
+    def returns(n, value):
+        return [Returns("cheetah_vel", m, 20, (), 7, torch.full((1, n, 1), value)) for m in more_goals.POLICIES]
+
+    sets = {"frozen": (torch.full((2, 1), 1.5), returns(2, -9.0)), "drawn": (torch.ones(3, 1), returns(3, -4.0))}
+    table = more_goals.side_by_side(sets)
+    assert table.groupby("goals")["return_mean"].first().to_dict() == {"drawn": -4.0, "frozen": -9.0}
+    assert table.groupby("goals")["goal_mean"].first().to_dict() == {"drawn": 1.0, "frozen": 1.5}
+    assert "| maml | 0 | 2 frozen | 1.500 | -9.000 | [-9.0, -9.0] | 7 |" in more_goals.page(
+        table, "cheetah_vel", 20, "x"
+    )
 
 
 def test_results_replace_those_of_an_earlier_run_and_nothing_else(tmp_path):

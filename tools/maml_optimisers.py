@@ -120,10 +120,10 @@ def compact(table: pd.DataFrame, tasks: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def told(validation: pd.DataFrame) -> str:
-    """Return the optimiser with the lowest average in words."""
-    best = validation.iloc[int(validation["average"].argmin())]
-    return ", ".join(f"{name} {best[name]}" for name in OPTIMISERS[0])
+def best(shown: pd.DataFrame) -> dict[str, str]:
+    """Return the optimiser with the lowest average, of :func:`compact`."""
+    lowest = shown.iloc[int(shown["average"].argmin())]
+    return {name: str(lowest[name]) for name in OPTIMISERS[0]}
 
 
 def page(table: pd.DataFrame, shots: int, meta_steps: int, n_seeds: int, command: str) -> str:
@@ -131,6 +131,7 @@ def page(table: pd.DataFrame, shots: int, meta_steps: int, n_seeds: int, command
     sections = "\n\n".join(
         f"## On the {what}\n\n{markdown_table(compact(table, name))}" for name, what in TESTED_ON.items()
     )
+    chosen = ", ".join(f"{name} {value}" for name, value in best(compact(table, "validation")).items())
     return f"""# Optimisers of MAML's outer loop
 
 Sinusoids; MAML trained at K = {shots} for {meta_steps:,} meta-steps with Adam, {n_seeds} seeds. The first row is the
@@ -138,7 +139,7 @@ optimiser of the paper (Finn et al. 2017: Adam at 0.001), whose released code le
 the last phi. averaged_share: the last share of the meta-steps over which phi is averaged. decay: of the learning rate.
 
 The mean squared error on {int(table["n_tasks"].iloc[0])} tasks after 1, 5 and 10 gradient steps, and the average of
-these means, by which an optimiser is chosen on the validation tasks: {told(compact(table, "validation"))}.
+these means, by which an optimiser is chosen on the validation tasks: {chosen}.
 diverged: the most pairs of task and seed, at any of these steps, that a mean leaves out for an error above
 {DIVERGED_ABOVE:g}. `table.csv` has all steps and 95% intervals.
 

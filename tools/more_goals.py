@@ -1,0 +1,115 @@
+"""Evaluate trained policies on many goals drawn afresh, beside the frozen ones: what the draw of those is worth."""
+
+import json
+import shutil
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+from torch import Tensor
+
+from benchmarks.machine import facts
+from metalib.config import Params, load_params
+from metalib.locomotion.families import family_named
+from metalib.locomotion.goals import draw_goal_set
+from metalib.randomness import generator
+from metalib.reporting.page import markdown_table
+from metalib.reporting.returns import return_table
+from metalib.return_files import Returns, load_returns
+from metalib.threads import available_threads
+from metalib.trained_policy import TrainedPolicy
+from stages.evaluate_policy import evaluate
+from stages.jobs import Control
+from stages.policies import load_goals
+from tools.results import RUN, put_in_place, refuse_other_folder
+from tools.trial import ROOT
+
+SCRATCH = ROOT / ".cache" / "more-goals"
+VELOCITY_TASKS = ("cheetah_vel", "ant_vel")
+POLICIES = {"maml": "maml/policy", "pretrained": "baselines/pretrained", "oracle": "baselines/oracle"}
+BOOTSTRAP_SAMPLES = 2000
+
+
+def main(
+    task: Annotated[str, typer.Argument(help=f"One of {', '.join(VELOCITY_TASKS)}.")],
+    project: Annotated[Path, typer.Option(help="Where policies were trained; .cache/paper after `make paper`.")] = ROOT,
+    goals: Annotated[int, typer.Option(min=2, help="Goals to draw.")] = 400,
+    rollouts: Annotated[int, typer.Option(min=1, help="K.")] = 20,
+    output: Annotated[Path | None, typer.Option(help="Folder to write; results/more-goals/TASK if not given.")] = None,
+) -> None:
+    """Evaluate MAML, pretrained and oracle of TASK on freshly drawn goals, as the pipeline does on its frozen ones.
+
+    Forty goals differ between draws, and returns with them. Directions have two goals, so nothing to draw.
+    """
+    if task not in VELOCITY_TASKS:
+        raise typer.BadParameter(f"{task!r} has no goals to draw; name one of {', '.join(VELOCITY_TASKS)}")
+    target = output or ROOT / "results" / "more-goals" / task
+    refuse_other_folder(target)
+    family, artifacts = family_named(task), project / "artifacts" / task
+    params = load_params(project / "params.yaml")
+    sets = {name: load_goals(project / "data" / task, name, family) for name in ("validation", "test")}
+    stored, _ = load_returns(artifacts / "scores" / "returns.safetensors")
+    kept = [entry for entry in stored if entry.method in POLICIES and entry.rollouts == rollouts]
+    if len(kept) != len(POLICIES):
+        known = sorted({entry.rollouts for entry in stored})
+        raise typer.BadParameter(
+            f"{artifacts} has no returns at K = {rollouts}, but at {known}", param_hint="--rollouts"
+        )
+    drawn = draw_goal_set(family, generator(params.evaluate_policy.seed, "more test goals"), goals).goals
+    policies = {m: TrainedPolicy.load(artifacts / f"{path}.safetensors", task) for m, path in POLICIES.items()}
+    found = [
+        measure(params, policies[method], {"validation": sets["validation"], "test": drawn}, rollouts)
+        for method in POLICIES
+    ]
+    table = side_by_side({"frozen": (sets["test"], kept), "drawn": (drawn, found)})
+    shutil.rmtree(SCRATCH, ignore_errors=True)
+    SCRATCH.mkdir(parents=True)
+    table.to_csv(SCRATCH / "table.csv", index=False, float_format="%.6g")
+    command = f"python -m tools.more_goals {task} --goals {goals} --rollouts {rollouts}"
+    command += "" if project.resolve() == ROOT else f" --project {project} --output {target.relative_to(ROOT)}"
+    (SCRATCH / RUN).write_text(json.dumps({"command": command, "machine": facts()}, indent=1) + "\n")
+    (SCRATCH / "README.md").write_text(page(table, task, rollouts, command))
+    put_in_place(SCRATCH, target)
+    print(f"written: {target / 'README.md'}")
+
+
+def measure(params: Params, policy: TrainedPolicy, goals: dict[str, Tensor], rollouts: int) -> Returns:
+    """Return what a policy earns on the test goals of ``goals``, as the pipeline measures it."""
+    quiet = Control(lambda done: print(f"{policy.method}: {done} batches", flush=True), threading.Event())
+    returns, _ = evaluate(params, policy, goals, (rollouts,), available_threads(), quiet)
+    return returns[0]
+
+
+def side_by_side(sets: dict[str, tuple[Tensor, list[Returns]]]) -> pd.DataFrame:
+    """Return the long table of returns on each set of goals, with the mean goal of each (m/s)."""
+    tables = [
+        return_table(returns, 0, BOOTSTRAP_SAMPLES).assign(goals=name, goal_mean=goals.double().mean().item())
+        for name, (goals, returns) in sets.items()
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def page(table: pd.DataFrame, task: str, rollouts: int, command: str) -> str:
+    """Return what was found, as Markdown."""
+    shown = table.assign(
+        goals=[f"{n} {name}" for n, name in zip(table["n_goals"], table["goals"], strict=True)],
+        interval=[f"[{a:.1f}, {b:.1f}]" for a, b in zip(table["ci95_low"], table["ci95_high"], strict=True)],
+    ).rename(columns={"return_mean": "return", "gradient_step": "step", "goal_mean": "mean goal, m/s"})
+    columns = ["method", "step", "goals", "mean goal, m/s", "return", "interval", "env_steps"]
+    shown = shown.sort_values(["method", "step", "goals"], kind="stable", ignore_index=True)[columns]
+    return f"""# {task}: the frozen test goals, and many drawn afresh
+
+Mean undiscounted returns after 0 to 3 gradient steps on K = {rollouts} rollouts, with 95% bootstrap intervals over
+goals. The frozen goals are those of every table of the project; the drawn ones come from the same distribution. The
+policies are the same, and so is how they adapt. env_steps: of training.
+
+{markdown_table(shown)}
+
+Made again by `{command}`.
+"""
+
+
+if __name__ == "__main__":
+    typer.run(main)
