@@ -17,7 +17,7 @@ def generator(seed: int, purpose: str, step: int = 0, device: torch.device | str
         seed: the run's seed, any integer.
         purpose: what the numbers are for, e.g. ``"training tasks"``.
         step: position within the purpose, e.g. the first meta-step of a chunk.
-        device: where numbers are drawn; another kind of device draws other numbers of the same key.
+        device: where numbers are drawn; a CUDA device draws other numbers of the same key than the CPU.
     """
     key = f"{seed}/{purpose}/{step}".encode()
     digest = hashlib.sha256(key).digest()

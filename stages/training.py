@@ -130,7 +130,7 @@ class Trainer:
             for chunk in chunks:
                 curve = {**progress.curve, chunk.steps: chunk.losses.double().mean().item()}
                 average = progress.state[1]
-                if chunk.steps > (1 - averaged_share) * n_steps:
+                if n_steps - chunk.steps < averaged_share * n_steps:
                     average = average.include(chunk.state.phi)
                 progress = Progress(chunk.steps, (chunk.state, average), curve)
                 checkpoints.keep(progress)
@@ -290,7 +290,9 @@ def choose_backend(
     """Return "compiled" or "eager": what the machine settings ask for, or with auto what is faster here."""
     if machine.backend != "auto":
         return machine.backend
-    if n_steps < compilation.from_steps:
+    # The kernels that pay from few steps on are for the CPU.
+    least = 0 if device.type == "cpu" else SMALL_LEARNER.from_steps
+    if n_steps < max(compilation.from_steps, least):
         return "eager"
     reason = compilation.obstacle(programs_folder()) if device.type == "cpu" else cuda_graph_obstacle()
     if reason is None:

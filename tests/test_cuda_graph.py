@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
-from metalib.compilation import cuda_graph_obstacle, obstacle, repeat_eagerly, replay_steps
+from metalib.compilation import (
+    CompilationError,
+    cuda_graph,
+    cuda_graph_obstacle,
+    obstacle,
+    repeat_eagerly,
+    replay_steps,
+)
 from metalib.compilation.cuda_graph import record_cuda_graph
 from metalib.losses import MeanSquaredError
 from metalib.meta_training.adam import Adam
@@ -16,11 +23,14 @@ from metalib.networks import MLP
 from metalib.randomness import generator
 from metalib.tasks import Sinusoid
 from metalib.update_rules import GradientDescent
+from tests.contracts.test_update_rules import RULES
 
 SEEDS = (0, 1)
 ARCHITECTURE = MLP((1, 12, 9, 1))
 RULE = GradientDescent(0.05)
-STEP = MetaStep(QueryLossAfterAdaptation(MeanSquaredError(ARCHITECTURE.network()), RULE, 1), Adam(cosine_steps=20))
+STEP = MetaStep(
+    QueryLossAfterAdaptation(MeanSquaredError(ARCHITECTURE.network()), RULE, 1), Adam(epsilon=0.01, cosine_steps=20)
+)
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
 
 
@@ -106,8 +116,76 @@ def test_a_result_that_was_part_of_the_state_is_kept_as_it_was(folder, record, d
     assert sums.tolist() == [2, 0, 20]
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_every_update_rule_is_replayed_as_it_runs_eagerly(monkeypatch, tmp_path, record, device, name):
+    """Traced, but not compiled, which takes minutes for some."""
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+    loss, rule = MeanSquaredError(MLP((1, 8, 1)).network()), RULES[name]
+    step, data = MetaStep(QueryLossAfterAdaptation(loss, rule, 2), STEP.adam), draw(0, 3, device)
+    omega = rule.initial_omega(generator(0, "omega"))
+    phi = torch.cat([MLP((1, 8, 1)).initial_theta(generator(0, "theta"), 0.4), omega]).expand(len(SEEDS), -1)
+    state = initial_state(phi.clone().to(device), STEP.adam)
+    one = tree_map(lambda leaf: leaf[0], data)
+    found, losses = replay_steps(step, state, one, tmp_path, record)(state, data)
+    expected, expected_losses = repeat_eagerly(step, state, one)(state, data)
+    torch.testing.assert_close(losses, expected_losses)
+    torch.testing.assert_close(found.phi, expected.phi)
+
+
+def test_an_output_that_was_part_of_the_state_is_kept_as_it_was(folder, record, device):
+    def step(state, now):
+        (a,) = state
+        return (a + now,), a
+
+    zero = torch.zeros(2, device=device)
+    (a,), outputs = replay_steps(step, (zero,), zero, folder, record)((zero,), torch.full((3, 2), 10.0, device=device))
+    assert a.tolist() == [30, 30]
+    assert outputs.tolist() == [[0, 0], [10, 10], [20, 20]]
+
+
+def test_a_result_that_was_a_part_of_a_part_of_the_state_is_kept_as_it_was(folder, record, device):
+    def step(state, now):
+        a, b = state
+        return (a + now, a[1]), b.sum()
+
+    zero = torch.zeros(2, 2, device=device)
+    state, tens = (zero, zero[0]), torch.full((3, 2, 2), 10.0, device=device)
+    (a, b), sums = replay_steps(step, state, zero, folder, record)(state, tens)
+    assert a.tolist() == [[30, 30], [30, 30]]
+    assert b.tolist() == [20, 20]
+    assert sums.tolist() == [0, 0, 20]
+
+
+def test_what_cannot_be_compiled_is_said_in_one_line(folder, device):
+    def record(work):
+        raise RuntimeError("no such instruction\nand a long trace")
+
+    zero = torch.zeros(2, device=device)
+    program = replay_steps(lambda state, now: (state + now, state.sum()), zero, zero, folder, record)
+    with pytest.raises(CompilationError, match="^RuntimeError: no such instruction$"):
+        program(zero, torch.zeros(3, 2, device=device))
+
+
+@pytest.mark.parametrize(
+    ("package", "capability", "compiler", "reason"),
+    [
+        (False, (9, 0), "/usr/bin/gcc", "PyTorch finds no Triton"),
+        (True, (6, 1), "/usr/bin/gcc", "of capability 7.0 and newer"),
+        (True, (7, 0), None, "no C compiler found"),
+        (True, (7, 0), "/usr/bin/gcc", None),
+    ],
+)
+def test_what_stands_in_the_way_is_said(monkeypatch, package, capability, compiler, reason):
+    monkeypatch.setattr(cuda_graph, "has_triton_package", lambda: package)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr("metalib.compilation.cuda_graph.shutil.which", lambda name: compiler)
+    found = cuda_graph_obstacle()
+    assert found is None if reason is None else reason in str(found)
+
+
 def test_compiled_code_is_kept_in_the_folder_and_the_environment_as_it_was(program, folder, device):
-    before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    names = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+    before = [os.environ.get(name) for name in names]
     program(start(device), draw(0, 30, device))  # longer than the chunks before, so compiled again
     assert any(path.is_file() for path in (folder / "inductor").rglob("*"))
-    assert os.environ.get("TORCHINDUCTOR_CACHE_DIR") == before
+    assert [os.environ.get(name) for name in names] == before

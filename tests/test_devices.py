@@ -1,7 +1,7 @@
 """Every tensor of a meta-step stays on its device, and none is read by Python: what CUDA, and CUDA graphs, ask for.
 
 The device of these tests is PyTorch's "meta": its tensors hold no numbers, refuse to be read, and do not mix with those
-of the CPU, so that it finds without a GPU what a GPU would refuse.
+of the CPU but scalars, so that it finds without a GPU most of what a GPU would refuse.
 """
 
 import pytest

@@ -97,21 +97,32 @@ def test_a_run_stopped_while_phi_is_averaged_continues_to_the_same_bytes(tmp_pat
     assert continued.tobytes() == whole.tobytes()
 
 
+def test_no_chunk_too_many_is_averaged(tmp_path):
+    """0.9 of 40 steps are 36, though 1 - 0.9 is less than 0.1 in floating point."""
+    ends = [train(tmp_path / str(n), Objective(), control(), repeat_eagerly, steps=n)[0] for n in range(8, 41, CHUNK)]
+    phi, _ = train(tmp_path / "job", Objective(), control(), repeat_eagerly, steps=40, share=0.9)
+    assert torch.equal(
+        torch.from_numpy(phi), torch.stack([torch.from_numpy(end).double() for end in ends]).mean(0).float()
+    )
+
+
+@pytest.mark.parametrize("from_steps", [1, 1_000, 10_000])
 @pytest.mark.parametrize(
-    ("device", "backend", "steps", "obstacle", "chosen"),
+    ("backend", "steps", "obstacle", "chosen"),
     [
-        ("cuda", "auto", 10_000, None, "compiled"),
-        ("cuda", "auto", 9_999, None, "eager"),
-        ("cuda", "auto", 10_000, "PyTorch finds no Triton", "eager"),
-        ("cuda", "eager", 10_000, None, "eager"),
-        ("cuda", "compiled", 1, None, "compiled"),
+        ("auto", 10_000, None, "compiled"),
+        ("auto", 9_999, None, "eager"),
+        ("auto", 10_000, "PyTorch finds no Triton", "eager"),
+        ("eager", 10_000, None, "eager"),
+        ("compiled", 1, None, "compiled"),
     ],
 )
-def test_what_repeats_steps_on_cuda(monkeypatch, device, backend, steps, obstacle, chosen):
+def test_what_repeats_steps_on_cuda(monkeypatch, from_steps, backend, steps, obstacle, chosen):
+    """Where the CPU's kernels pay from few steps on, too: CUDA does not have them."""
     monkeypatch.setattr(training, "cuda_graph_obstacle", lambda: obstacle)
     said: list[str] = []
-    machine = MachineSettings(device="cuda", backend=backend)
-    assert training.choose_backend(machine, torch.device(device), steps, say=said.append) == chosen
+    machine, pays = MachineSettings(device="cuda", backend=backend), training.Compilation(from_steps)
+    assert training.choose_backend(machine, torch.device("cuda"), steps, pays, said.append) == chosen
     assert [obstacle in line for line in said] == ([True] if obstacle else [])
 
 

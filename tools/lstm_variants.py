@@ -15,7 +15,7 @@ from metalib.reporting.page import markdown_table
 from metalib.reporting.tables import score_table
 from metalib.score_files import load_scores
 from tools.results import RUN, put_in_place, refuse_other_folder
-from tools.trial import ROOT, run_stage
+from tools.trial import ROOT, logged_seconds, run_stage
 
 FOLDER = ROOT / ".cache" / "lstm-variants"
 VARIANTS = {"first order": True, "exact": False}
@@ -41,10 +41,10 @@ def main(
         folder = FOLDER / name.replace(" ", "-")
         folder.mkdir(parents=True, exist_ok=True)
         settings = write_settings(folder / "params.yaml", first_order, meta_steps, shots, learning_rate, decay, seed)
-        log, trained = "meta_train@sinusoid-lstm", str(folder / "lstm")
-        seconds = run_stage("meta_train", ["lstm", "data/sinusoid", trained], folder / "params.yaml", log)
-        scored = ["data/sinusoid", trained, str(folder / "scores")]
-        run_stage("evaluate", scored, folder / "params.yaml", "evaluate@sinusoid-lstm")
+        trained = str(folder / "lstm")
+        run_stage("meta_train", ["lstm", "data/sinusoid", trained], folder / "params.yaml")
+        seconds = logged_seconds("meta_train@sinusoid-lstm")
+        run_stage("evaluate", ["data/sinusoid", trained, str(folder / "scores")], folder / "params.yaml")
         scores, _ = load_scores(folder / "scores" / "scores.safetensors")
         table = score_table(scores, DIVERGED_ABOVE, seed=0, bootstrap_samples=2000)
         rows.append({"variant": name, "meta_steps": meta_steps, **row(table, settings["inner_steps"]), "s": seconds})

@@ -66,8 +66,7 @@ def main(
         folder = FOLDER / str(number)
         folder.mkdir(parents=True, exist_ok=True)
         seeds = write_settings(folder / "params.yaml", optimiser, shots, meta_steps)
-        arguments = ["maml", str(DATASET), str(folder / "maml")]
-        run_stage("meta_train", arguments, folder / "params.yaml", "meta_train@sinusoid-maml")
+        run_stage("meta_train", ["maml", str(DATASET), str(folder / "maml")], folder / "params.yaml")
         method = TrainedMethod.load(folder / "maml" / f"k{shots}.safetensors")
         for name, task_set in tasks.items():
             for k in tested:

@@ -12,8 +12,8 @@ from tools.environment import with_this_python
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def run_stage(stage: str, arguments: list[str], params: Path, log: str) -> float:
-    """Run a stage with the settings in ``params``; return the seconds that it logged as ``log``.
+def run_stage(stage: str, arguments: list[str], params: Path) -> None:
+    """Run a stage with the settings in ``params``.
 
     Raises:
         typer.Exit: the stage failed; its exit code.
@@ -21,4 +21,8 @@ def run_stage(stage: str, arguments: list[str], params: Path, log: str) -> float
     command = [sys.executable, "-m", f"stages.{stage}", *arguments, "--params", str(params)]
     if code := subprocess.run(command, cwd=ROOT, env=with_this_python(), check=False).returncode:
         raise typer.Exit(code)
+
+
+def logged_seconds(log: str) -> float:
+    """Return how long the last stage took that is named ``log`` in its log."""
     return float(json.loads((ROOT / "logs" / "stages" / f"{log}.json").read_text())["seconds"])

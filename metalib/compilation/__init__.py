@@ -1,8 +1,9 @@
 """Many steps of a pure function: eagerly, as one compiled program for the CPU, or as CUDA graphs."""
 
 from metalib.compilation.cuda_graph import cuda_graph_obstacle, replay_steps
+from metalib.compilation.errors import CompilationError
 from metalib.compilation.repeat import Backend, Program, PythonLoop, Step, repeat_eagerly
-from metalib.compilation.scan_program import CompilationError, can_compile, compile_scan, obstacle
+from metalib.compilation.scan_program import can_compile, compile_scan, obstacle
 
 __all__ = [
     "Backend",

@@ -1,9 +1,12 @@
 """Repeat a step on a CUDA device: compiled, recorded once as a CUDA graph, and replayed.
 
 A small learner's kernels run for less time than Python takes to start them; a replay starts all of a step at once.
+:func:`record_cuda_graph` has not been run on a GPU yet. All else here is tested on the CPU too.
 """
 
 import os
+import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
-from torch.utils._triton import has_triton
+from torch.utils._triton import has_triton_package
 
+from metalib.compilation.errors import CompilationError
 from metalib.compilation.repeat import Program, Step
 from metalib.compilation.tracing import trace
 
@@ -25,9 +29,19 @@ _WARM_UPS = 3
 """Runs before a recording, in which the step is compiled and libraries make their workspaces."""
 
 
+_LEAST_CAPABILITY = (7, 0)
+"""Of a CUDA device that Triton compiles for."""
+
+
 def cuda_graph_obstacle() -> str | None:
     """Return why steps cannot be compiled for the CUDA device; None if they can."""
-    return None if has_triton() else "PyTorch finds no Triton, which compiles for CUDA devices: pip install triton"
+    if not has_triton_package():
+        return "PyTorch finds no Triton, which compiles for CUDA devices: pip install triton"
+    if torch.cuda.get_device_capability() < _LEAST_CAPABILITY:
+        return f"Triton compiles for CUDA devices of capability {_LEAST_CAPABILITY[0]}.{_LEAST_CAPABILITY[1]} and newer"
+    if not any(name and shutil.which(name) for name in (os.environ.get("CC"), "gcc", "clang", "cc")):
+        return "no C compiler found, which Triton needs: install gcc or clang"
+    return None
 
 
 def record_cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
@@ -58,6 +72,9 @@ def replay_steps(step: Step, state: Any, data: Any, folder: Path, record: Record
         data: an example of the data of one step, without the axis of steps, on the device.
         folder: where compiled code is kept between runs.
         record: how a step is recorded.
+
+    Raises:
+        CompilationError: by the program, when it is first run: the step cannot be compiled or recorded.
     """
     # Cloned: an example may hold one tensor twice, which the tracer would take for one value.
     leaves, tree = tree_flatten(tree_map(torch.clone, (state, data)))
@@ -68,8 +85,11 @@ def replay_steps(step: Step, state: Any, data: Any, folder: Path, record: Record
         nonlocal tape
         given, chunk = tree_leaves(state), tree_leaves(data)
         if tape is None or len(chunk[0]) > tape.room:
-            with _compiled_code_in(folder):
-                tape = _Tape(graph, given, chunk, record)
+            try:
+                with _compiled_code_in(folder):
+                    tape = _Tape(graph, given, chunk, record)
+            except Exception as error:  # the compiler's own errors have no common class
+                raise CompilationError.of(error) from error
         new_state, outputs = tape.play(given, chunk)
         return tree_unflatten(new_state, state_tree), outputs
 
@@ -108,26 +128,34 @@ class _Tape:
         """Do the step at the position, whatever it is, and move on; a recording holds no number of its own."""
         now = [leaf.index_select(0, self._position).squeeze(0) for leaf in self._chunk]
         *state, output = self._step(*self._state, *now)
-        # A result that is a buffer itself is copied before another result overwrites it.
-        state = [result.clone() if self._is_buffer(result) else result for result in state]
+        self._outputs.index_copy_(0, self._position, output[None])  # before the state, of which it may be a part
+        # So may a result be: it is copied before another one overwrites it.
+        state = [result.clone() if self._is_in_buffers(result) else result for result in state]
         for buffer, result in zip(self._state, state, strict=True):
             buffer.copy_(result)
-        self._outputs.index_copy_(0, self._position, output[None])
         self._position.add_(1).remainder_(self.room)  # so that runs before a recording stay within the buffers
 
-    def _is_buffer(self, result: Tensor) -> bool:
-        return any(result.data_ptr() == buffer.data_ptr() for buffer in self._state)
+    def _is_in_buffers(self, result: Tensor) -> bool:
+        memory = result.untyped_storage().data_ptr()
+        return any(memory == buffer.untyped_storage().data_ptr() for buffer in self._state)
 
 
 @contextmanager
 def _compiled_code_in(folder: Path) -> Iterator[None]:
-    """Have PyTorch keep in ``folder`` what it compiles within the block; it takes the place from the environment."""
-    name = "TORCHINDUCTOR_CACHE_DIR"
-    before = os.environ.get(name)
-    os.environ[name] = str(folder.resolve() / "inductor")
+    """Have PyTorch keep in ``folder`` what it compiles within the block; it takes the place from the environment.
+
+    Code is chosen by rule, not by timing, so that it is the same in every run.
+    """
+    place = str(folder.resolve() / "inductor")
+    places = {"TORCHINDUCTOR_CACHE_DIR": place, "TRITON_CACHE_DIR": f"{place}/triton"}
+    before = {name: os.environ.get(name) for name in places}
+    os.environ.update(places)
     try:
-        yield
+        with torch._inductor.config.patch(deterministic=True), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's own, about its own internals
+            yield
     finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

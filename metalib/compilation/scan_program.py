@@ -14,17 +14,13 @@ from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from metalib.compilation import native, small_matmul
+from metalib.compilation.errors import CompilationError
 from metalib.compilation.native import compiler
 from metalib.compilation.repeat import Program, Step, repeat_eagerly
 from metalib.compilation.tracing import trace
-from metalib.errors import MetalibError
 
 _VERSION = "1"  # part of the cache's key; to be raised when this file changes what is compiled
 _MOST_STEPS = 1_000_000
-
-
-class CompilationError(MetalibError):
-    """A program could not be compiled."""
 
 
 def can_compile(folder: Path) -> bool:
@@ -74,7 +70,7 @@ def compile_scan(step: Step, state: Any, data: Any, folder: Path) -> Program:
         try:
             _compile(graph, leaves[:n_state], leaves[n_state:], path)
         except Exception as error:  # the compiler's own errors have no common class
-            raise CompilationError(f"{type(error).__name__}: {str(error).splitlines()[0][:300]}") from error
+            raise CompilationError.of(error) from error
     package = torch._inductor.aoti_load_package(str(path), run_single_threaded=True)
     state_tree = tree_flatten(state)[1]
 

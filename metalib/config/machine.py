@@ -14,7 +14,10 @@ def _worker_count(value: Any) -> Any:
 
 
 class MachineSettings(Section):
-    """How this machine is used; nothing here changes what is computed beyond rounding, and DVC ignores it."""
+    """How this machine is used; DVC ignores it.
+
+    Nothing here changes what is computed beyond rounding, but for ``device``: CUDA draws other tasks of the same seeds.
+    """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     backend: Literal["auto", "compiled", "eager"] = "auto"
