@@ -73,6 +73,8 @@ SCORES = [
     made_up("training_tasks", "64", [3.0, 1.0, 0.4]),
     made_up("training_tasks", "all", [3.0, 0.9, 0.4]),
     made_up("layers", "2", [3.0, 0.9, 0.4]),
+    made_up("layers", "3", [3.9, 3.8, 3.3]),
+    made_up("layers", "4", [3.9, 3.8, 3.7]),
     made_up("units", "40", [3.0, 0.9, 0.4]),
     made_up("outside", "as in training", [3.0, 0.9, 0.3]),
     made_up("outside", "as in training", [3.0, 2.0, 1.1], method="pretrained"),
@@ -87,6 +89,7 @@ def test_the_context_says_how_many_tasks_are_enough_and_what_is_left_outside():
     assert context["steps"] == 2
     assert (context["fewest"], context["error_fewest"]) == (1, pytest.approx(2.0))
     assert context["error_all"] == pytest.approx(0.5)
+    assert context["stuck"] == ["4"]  # 3.8 of 4.0 is left, with three layers 3.4
     assert context["enough"] == 16  # 0.6 is within a quarter of 0.5, and 2.0 is not
     assert context["outside"]["as in training"] == pytest.approx({"MAML": 0.1, "pretrained": 0.3})
     assert context["outside"]["phase outside"] == pytest.approx({"MAML": 0.5, "pretrained": 2.0})

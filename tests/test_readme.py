@@ -19,6 +19,7 @@ from tools.headline import (
     LONGER,
     OPTIMISERS,
     PAGES,
+    _unlearned,
     ant_velocity,
     replaced,
 )
@@ -185,6 +186,15 @@ def test_every_figure_is_read_from_its_place(project, monkeypatch):
     monkeypatch.setattr("tools.headline.PAGES", {"README.md": PAGES["README.md"]})
     write_headline(project)
     assert (project / "README.md").read_text() == f"before\n{BEGIN}{BLOCK}{END}\nafter\n"
+
+
+def test_depths_that_have_learned_nothing_are_named():
+    metrics = {
+        "sinusoid": {"pretrained_k10": {"mse_step0": 3.0}},
+        "ablation": {"layers": {"1": 2.0, "3": 3.1, "4": 4.0}},
+    }
+    assert _unlearned(metrics).startswith(" With 3 and 4 layers training has not left its start")
+    assert _unlearned({**metrics, "sinusoid": {"pretrained_k10": {"mse_step0": 5.0}}}) == ""
 
 
 ANT_BLOCK = """\

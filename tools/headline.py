@@ -106,7 +106,7 @@ def headline(root: Path) -> str:
         "Environment steps are those of MAML / pretrained / oracle: the baselines took as many meta-steps, without "
         f"rollouts after an inner step.{loop}",
         published_sentence(errors, others, optimisers, params["evaluate"]["diverged_above"]),
-        needs(metrics["ablation"], params["scales"]["default"]),
+        needs(metrics, params["scales"]["default"]),
         speed_sentence(speed),
     )
     return "\n\n".join(parts) + "\n"
@@ -252,7 +252,7 @@ def needs(metrics: Metrics, counts: Metrics) -> str:
     """Return what meta-learning needs, in a sentence."""
 
     def errors(experiment: str, conditions: tuple[str, ...]) -> str:
-        *first, last = (f"{metrics[experiment][condition]:.2f}" for condition in conditions)
+        *first, last = (f"{metrics['ablation'][experiment][condition]:.2f}" for condition in conditions)
         return f"{', '.join(first)} and {last}"
 
     few, many = (f"{counts[section]['meta_steps']:,}" for section in ("ablation", "meta_train"))
@@ -260,7 +260,19 @@ def needs(metrics: Metrics, counts: Metrics) -> str:
         f"What meta-learning needs, by MAML at K = 10 after ten steps, with {few} meta-steps instead of the table's "
         f"{many}: trained on 1, 16, 256 and all sine waves it errs "
         f"by {errors('training_tasks', ('1', '16', '256', 'all'))} on new ones; with one, two, three and four hidden "
-        f"layers by {errors('layers', ('1', '2', '3', '4'))}."
+        f"layers by {errors('layers', ('1', '2', '3', '4'))}.{_unlearned(metrics)}"
+    )
+
+
+def _unlearned(metrics: Metrics) -> str:
+    """Return which depths err more than the pretrained network before it adapts, so have learned nothing."""
+    limit = metrics["sinusoid"]["pretrained_k10"]["mse_step0"]
+    stuck = [layers for layers, error in metrics["ablation"]["layers"].items() if error > limit]
+    if not stuck:
+        return ""
+    return (
+        f" With {' and '.join(stuck)} layers training has not left its start: the optimiser suits two layers "
+        "([the report](reports/report.md))."
     )
 
 

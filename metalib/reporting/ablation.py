@@ -18,6 +18,8 @@ from metalib.score_files import OUTSIDE, ConditionScores
 EXPERIMENTS = {"training_tasks": "distinct training tasks", "layers": "hidden layers", "units": "units a layer"}
 """Experiments that train a learner for each condition, and what their conditions count."""
 ALL_TASKS = "all"
+STUCK = 0.9
+"""The share of the error before adaptation above which what is left after it shows that nothing was learned."""
 NEAR = 1.25
 """An error up to this many times another is called near it."""
 
@@ -42,6 +44,12 @@ def ablation_table(
     return pd.DataFrame(rows)
 
 
+def _stuck(table: pd.DataFrame, steps: int) -> list[str]:
+    """Return the numbers of hidden layers with which adapting gains next to nothing: training has not begun."""
+    before, after = (_by_condition(table[table["gradient_step"] == step], "layers") for step in (0, steps))
+    return [str(layers) for layers in after.index if after[layers] > STUCK * before[layers]]
+
+
 def report_context(table: pd.DataFrame) -> dict[str, Any]:
     """Return the values of ``ablation.md.j2`` that come from the long table."""
     steps = int(table["gradient_step"].max())
@@ -61,6 +69,7 @@ def report_context(table: pd.DataFrame) -> dict[str, Any]:
         "near_percent": round(100 * (NEAR - 1)),
         "layers": _by_condition(last, "layers").to_dict(),
         "units": _by_condition(last, "units").to_dict(),
+        "stuck": _stuck(table, steps),
         "outside": {
             str(condition): {METHOD_STYLES[str(row["method"])].label: _share(row) for _, row in rows.iterrows()}
             for condition, rows in outside.groupby("condition", sort=False)
