@@ -64,7 +64,7 @@ def test_the_default_settings_are_for_the_kernel(tmp_path, monkeypatch):
         pytest.skip(f"the kernel cannot be built here: {reason}")
     served, epsilons = [], set()
 
-    def run(trainer, name, objective, adam, phi, draw, n_steps, seeds, control, backend):
+    def run(trainer, name, objective, adam, phi, draw, n_steps, seeds, control, backend, averaged_share=0.0):
         epsilons.add(adam.epsilon)
         state = initial_state(phi, adam)
         served.append(backend(MetaStep(objective, adam), state, at(draw(0, 1), 0)))
