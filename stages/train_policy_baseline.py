@@ -31,8 +31,8 @@ def main(
     """Train the baselines of a locomotion family (settings: policy, train_policy_baseline).
 
     pretrained: one policy for all goals, a new one each episode, by the same trust-region steps without an inner step.
-    oracle: the same, with the goal in its observation. random: the policy as training starts. Writes
-    <method>.safetensors and, of the trained ones, <method>-curves.tsv.
+    oracle: the same, with the goal in its observation and one goal for the K episodes that share a value baseline.
+    random: the policy as training starts. Writes <method>.safetensors and, of the trained ones, <method>-curves.tsv.
     """
     with stage(f"train_policy_baseline@{family}", params) as run:
         plans = [_plan(run.params, method, family, dataset) for method in ("pretrained", "oracle", "random")]

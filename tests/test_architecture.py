@@ -132,7 +132,7 @@ def sections_read(name):
 
 
 BY_TASK = ("meta_train_policy", "train_policy_baseline")
-"""Stages that declare settings key by key, so that what is edited for one task reruns that task."""
+"""Stages that declare settings key by key, so that what is edited for one task or body reruns what it concerns."""
 
 
 @pytest.mark.parametrize("name", GRAPH)
@@ -149,11 +149,14 @@ def test_a_stage_declares_every_section_it_reads(name):
 
 
 def of_section(section, settings, by_key):
-    """Return what a stage is to declare of a section: the section, or every key of it, of those by task one task's."""
+    """Return what a stage is to declare of a section: the section, or every key of it, of those by task or body one."""
     if not by_key:
         return {section}
-    by_task = {key for key, value in settings.items() if isinstance(value, dict) and value.keys() == set(FAMILIES)}
-    return {f"{section}.{key}{'.${item}' if key in by_task else ''}" for key in settings}
+    kinds = {frozenset(FAMILIES): ".${key}", frozenset(family.body for family in FAMILIES.values()): ".${item.body}"}
+    return {
+        f"{section}.{key}{kinds.get(frozenset(value), '') if isinstance(value, dict) else ''}"
+        for key, value in settings.items()
+    }
 
 
 def declared_params(name):

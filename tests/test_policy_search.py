@@ -15,7 +15,7 @@ from metalib.meta_training.checkpoints import Checkpoints, Progress
 from metalib.meta_training.policy_search import COUNT_NAMES, CURVE_COLUMNS
 from metalib.randomness import generator
 from metalib.update_rules import MetaSGD
-from tests.point_search import POINT, adaptation, search, small_policy, start
+from tests.point_search import POINT, VIEW, adaptation, search, small_policy, start
 
 WITH_GOAL = ObservationView.of(POINT, {}, with_goal=True)
 
@@ -70,6 +70,23 @@ def test_pretraining_has_a_goal_for_each_rollout():
     found = collect(POINT, small_policy(), start().expand(3, -1), goals, 10, 10, numbers, threads=1)
     assert column(state, "return_before")[0].item() == found.returns.mean().item()
     assert column(state, "env_steps")[0].item() == found.mask.sum().item()
+
+
+def test_a_policy_that_sees_the_goal_has_one_for_the_episodes_that_share_a_baseline(monkeypatch):
+    met = []
+
+    def seen(sampler, thetas, goals, numbers):
+        met.append(goals)
+        return collect(POINT, sampler.policy, thetas, goals, 10, 10, numbers, view=sampler.view)
+
+    monkeypatch.setattr("metalib.locomotion.sampler.Sampler.collect", seen)
+    for view in (VIEW, WITH_GOAL):
+        next(search(adaptation(view=view), inner_steps=0).run(search().start(start(view), 2)))
+    blind, sighted = met
+    assert blind.shape == (8, 10, 2)
+    assert len(blind.flatten(0, 1).unique(dim=0)) == 80
+    assert sighted.shape == (8, 2)
+    assert len(sighted.unique(dim=0)) == 8
 
 
 def test_pretraining_steps_are_those_of_a_policy_that_does_not_adapt():

@@ -9,9 +9,9 @@ import torch
 import typer
 from ruamel.yaml import YAML
 
-from metalib.config import load_params
+from metalib.config import ConfigError, load_params
 from metalib.return_files import Returns
-from tools import lstm_variants, maml_optimisers, more_goals, preflight
+from tools import lstm_variants, maml_optimisers, more_goals, policy_settings, preflight
 from tools.clone import clone_work_tree
 from tools.paper import copy_lock, paper_meta_steps, readme, shorten
 from tools.parallel import run_in_order, stage_graph
@@ -286,6 +286,57 @@ def test_returns_on_frozen_and_drawn_goals_stand_side_by_side():
     assert "| maml | 0 | 2 frozen | 1.500 | -9.000 | [-9.0, -9.0] | 7 |" in more_goals.page(
         table, "cheetah_vel", 20, "x"
     )
+
+
+def test_a_command_names_folders_as_seen_from_the_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    folder = Path("results/more-goals/other")
+    assert more_goals.from_root(folder) == more_goals.from_root(ROOT / folder) == folder
+    assert more_goals.from_root(tmp_path) == tmp_path
+
+
+def test_values_of_a_setting_differ_in_nothing_else(tmp_path):
+    setting, path = "policy.observation_scale.cheetah.velocities", tmp_path / "params.yaml"
+    found = {}
+    for value in ("0.5", "0.2"):
+        policy_settings.write_settings(path, "cheetah_dir", setting, value, 70, 2)
+        found[value] = load_params(path)
+        assert found[value].policy.observation_scale["cheetah"] == {"velocities": float(value)}
+        assert found[value].meta_train_policy.meta_steps["cheetah_dir"] == 70
+        assert found[value].meta_train_policy.seeds == (0, 1)
+    same = found["0.2"].policy.model_copy(update={"observation_scale": found["0.5"].policy.observation_scale})
+    assert found["0.2"].model_copy(update={"policy": same}) == found["0.5"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["walk", "policy.gamma", "0.9", "0.8"], "no task 'walk'"),
+        (["ant_dir", "policy.gamma", "0.9"], "needs two values"),
+        (["ant_dir", "polisy.gamma", "0.9", "0.8"], "no section 'polisy'"),
+        (["ant_dir", "policy.gama", "0.9", "0.8"], "policy.gama"),
+        (["ant_dir", "policy.gamma", "0.9", "2"], "policy.gamma"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_any_training(tmp_path, monkeypatch, arguments, told):
+    monkeypatch.setattr(policy_settings, "FOLDER", tmp_path / "runs")
+    monkeypatch.setattr(policy_settings, "run_stage", lambda *_: pytest.fail("trained"))
+    task, setting, *values = arguments
+    with pytest.raises((typer.BadParameter, ConfigError), match=told):
+        policy_settings.main(task, setting, values, meta_steps=60, seeds=1, output=tmp_path / "found")
+
+
+def test_an_outcome_is_the_end_of_training_and_the_best_look_at_validation_goals():
+    curves = pd.DataFrame(
+        {
+            "env_steps": range(100, 2100, 100),
+            "return_before": [0.0] * 10 + [1.0] * 10,
+            "return_after": [0.0] * 10 + [5.0] * 10,
+            "validation_return": [float("nan")] * 9 + [8.0] + [float("nan")] * 9 + [7.0],
+        }
+    )
+    found = policy_settings.outcome(curves)
+    assert found == {"before": 1.0, "adapted": 5.0, "validation": 7.0, "best validation": 8.0, "env_steps": 2000}
 
 
 def test_results_replace_those_of_an_earlier_run_and_nothing_else(tmp_path):

@@ -155,7 +155,7 @@ def locomotion_rows(metrics: Metrics, measured: pd.DataFrame, published: pd.Data
     for task in TASKS:
         found = metrics[task]
         returns = [found[method]["return_step1"] for method in ("maml", "pretrained")]
-        maml, pretrained, oracle = (f"{value:.0f}" for value in (*returns, found["oracle"]["return_step0"]))
+        maml, pretrained, oracle = (f"{value:z.0f}" for value in (*returns, found["oracle"]["return_step0"]))
         ours = measured[(measured.task == task) & (measured.method == "maml")]
         k = int(ours.rollouts.min())
         what = f"{TASK_NAMES[task].capitalize()}: return after one gradient step on {k} rollouts"
@@ -181,11 +181,11 @@ def longer_rows(longer: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> 
     for task, table in longer.items():
         at_k = table[(table.task == task) & (table.rollouts == 20)].set_index(["method", "gradient_step"])
         judged = [("maml", 1), ("pretrained", 1), ("oracle", 0)]
-        returns = [f"{at_k.return_mean[policy]:.0f}" for policy in judged]
+        returns = [f"{at_k.return_mean[policy]:z.0f}" for policy in judged]
         steps = " / ".join(f"{at_k.env_steps[policy] / 1e6:.0f} M" for policy in judged)
         beside = _published(task, 20, published).removeprefix("published MAML ")
         theirs = published[(published.task == task) & (published.method == "oracle")].return_mean
-        oracle = f"{theirs.iloc[0]:.0f}" if len(theirs) else "-"
+        oracle = f"{theirs.iloc[0]:z.0f}" if len(theirs) else "-"
         name = f"[{TASK_NAMES[task].capitalize()}]({LONGER[task]}/README.md)"
         rows.append([name, *returns, beside, oracle, steps])
     return rows

@@ -68,11 +68,18 @@ def main(
     SCRATCH.mkdir(parents=True)
     table.to_csv(SCRATCH / "table.csv", index=False, float_format="%.6g")
     command = f"python -m tools.more_goals {task} --goals {goals} --rollouts {rollouts}"
-    command += "" if project.resolve() == ROOT else f" --project {project} --output {target.relative_to(ROOT)}"
+    command += "" if project.resolve() == ROOT else f" --project {from_root(project)}"
+    command += "" if output is None else f" --output {from_root(output)}"
     (SCRATCH / RUN).write_text(json.dumps({"command": command, "machine": facts()}, indent=1) + "\n")
     (SCRATCH / "README.md").write_text(page(table, task, rollouts, command))
     put_in_place(SCRATCH, target)
     print(f"written: {target / 'README.md'}")
+
+
+def from_root(path: Path) -> Path:
+    """Return ``path`` as seen from the project's root, where the command is given, if it lies within."""
+    whole = path.resolve()
+    return whole.relative_to(ROOT) if whole.is_relative_to(ROOT) else path
 
 
 def measure(params: Params, policy: TrainedPolicy, goals: dict[str, Tensor], rollouts: int) -> Returns:

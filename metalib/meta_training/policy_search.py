@@ -46,8 +46,11 @@ class PolicySearch:
     trust-region step on the surrogate of the adapted policies. Environment steps are those of these rollouts.
 
     The first ``pretraining_steps`` meta-steps take no inner step: from the rollouts of theta_0 alone they teach it what
-    all goals have in common, and none of their policies is chosen in the end. A meta-step without an inner step draws a
-    new goal for each episode instead of each task.
+    all goals have in common, and none of their policies is chosen in the end.
+
+    A meta-step without an inner step draws a new goal for each episode, as the paper's pretrained policy has it; but
+    one for each task if the policy is shown the goal. The value baseline is linear and fitted to a task's episodes, so
+    it cannot know what a state is worth to each of several goals: noise to a policy that acts by them.
 
     Args:
         adaptation: how a task's policy adapts.
@@ -98,7 +101,7 @@ class PolicySearch:
         inner_steps = self.inner_steps if step >= self.pretraining_steps else 0
         iterates = self.adaptation.iterates(
             state.phi,
-            self._draw_goals(step, goal_per_rollout=inner_steps == 0),
+            self._draw_goals(step, goal_per_rollout=inner_steps == 0 and not self._sees_goal),
             inner_steps,
             lambda t: generator(self.seed, f"meta-training rollouts, iterate {t}", step),
         )
@@ -117,6 +120,10 @@ class PolicySearch:
             ]
         )
         return state._replace(phi=outcome.phi, curve=curve, counts=state.counts + wrong)
+
+    @property
+    def _sees_goal(self) -> bool:
+        return self.adaptation.sampler.view.goal_size > 0
 
     def _draw_goals(self, step: int, *, goal_per_rollout: bool) -> Tensor:
         family, rollouts = self.adaptation.sampler.family, self.adaptation.sampler.rollouts
