@@ -9,7 +9,7 @@ import torch
 import typer
 from ruamel.yaml import YAML
 
-from metalib.config import ConfigError, load_params
+from metalib.config import load_params
 from metalib.return_files import Returns
 from tools import lstm_variants, maml_optimisers, more_goals, policy_settings, preflight
 from tools.clone import clone_work_tree
@@ -17,6 +17,7 @@ from tools.paper import copy_lock, paper_meta_steps, readme, shorten
 from tools.parallel import run_in_order, stage_graph
 from tools.quick import set_scale
 from tools.results import RUN, put_in_place
+from tools.trial import from_root
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -288,11 +289,16 @@ def test_returns_on_frozen_and_drawn_goals_stand_side_by_side():
     )
 
 
+def test_goals_for_policies_of_another_project_do_not_replace_those_of_this(tmp_path):
+    with pytest.raises(typer.BadParameter, match="name the folder"):
+        more_goals.main("cheetah_vel", project=tmp_path)
+
+
 def test_a_command_names_folders_as_seen_from_the_root(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     folder = Path("results/more-goals/other")
-    assert more_goals.from_root(folder) == more_goals.from_root(ROOT / folder) == folder
-    assert more_goals.from_root(tmp_path) == tmp_path
+    assert from_root(folder) == from_root(ROOT / folder) == folder
+    assert from_root(tmp_path) == tmp_path
 
 
 def test_values_of_a_setting_differ_in_nothing_else(tmp_path):
@@ -316,13 +322,16 @@ def test_values_of_a_setting_differ_in_nothing_else(tmp_path):
         (["ant_dir", "polisy.gamma", "0.9", "0.8"], "no section 'polisy'"),
         (["ant_dir", "policy.gama", "0.9", "0.8"], "policy.gama"),
         (["ant_dir", "policy.gamma", "0.9", "2"], "policy.gamma"),
+        (["ant_dir", "policy.gamma", "0.9", "[0.8"], "not|expected"),
+        (["ant_dir", "policy.log_std.ant_vel", "-0.5", "-1.0"], "make no difference"),
+        (["ant_dir", "scales.default.meta_train_policy.meta_steps.ant_dir", "70", "80"], "make no difference"),
     ],
 )
 def test_a_wrong_setting_is_refused_before_any_training(tmp_path, monkeypatch, arguments, told):
     monkeypatch.setattr(policy_settings, "FOLDER", tmp_path / "runs")
     monkeypatch.setattr(policy_settings, "run_stage", lambda *_: pytest.fail("trained"))
     task, setting, *values = arguments
-    with pytest.raises((typer.BadParameter, ConfigError), match=told):
+    with pytest.raises(typer.BadParameter, match=told):
         policy_settings.main(task, setting, values, meta_steps=60, seeds=1, output=tmp_path / "found")
 
 

@@ -24,7 +24,7 @@ from stages.evaluate_policy import evaluate
 from stages.jobs import Control
 from stages.policies import load_goals
 from tools.results import RUN, put_in_place, refuse_other_folder
-from tools.trial import ROOT
+from tools.trial import ROOT, from_root
 
 SCRATCH = ROOT / ".cache" / "more-goals"
 VELOCITY_TASKS = ("cheetah_vel", "ant_vel")
@@ -45,6 +45,10 @@ def main(
     """
     if task not in VELOCITY_TASKS:
         raise typer.BadParameter(f"{task!r} has no goals to draw; name one of {', '.join(VELOCITY_TASKS)}")
+    if output is None and project.resolve() != ROOT:
+        raise typer.BadParameter(
+            "name the folder to write, so that the results of this project's own policies stay", param_hint="--output"
+        )
     target = output or ROOT / "results" / "more-goals" / task
     refuse_other_folder(target)
     family, artifacts = family_named(task), project / "artifacts" / task
@@ -74,12 +78,6 @@ def main(
     (SCRATCH / "README.md").write_text(page(table, task, rollouts, command))
     put_in_place(SCRATCH, target)
     print(f"written: {target / 'README.md'}")
-
-
-def from_root(path: Path) -> Path:
-    """Return ``path`` as seen from the project's root, where the command is given, if it lies within."""
-    whole = path.resolve()
-    return whole.relative_to(ROOT) if whole.is_relative_to(ROOT) else path
 
 
 def measure(params: Params, policy: TrainedPolicy, goals: dict[str, Tensor], rollouts: int) -> Returns:

@@ -1,20 +1,25 @@
 """Meta-train policies briefly with several values of one setting, and compare what they earn on validation goals."""
 
 import json
+import shlex
 import shutil
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
 import typer
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from benchmarks.machine import facts
-from metalib.config import load_params
+from metalib.config import ConfigError, Params, load_params
+from metalib.locomotion.families import family_named
 from metalib.reporting.page import markdown_table
 from metalib.return_files import TASKS
 from tools.results import RUN, put_in_place, refuse_other_folder
-from tools.trial import ROOT, run_stage
+from tools.trial import ROOT, from_root, run_stage
 
 FOLDER = ROOT / ".cache" / "policy-settings"
 STAGE = "meta_train_policy"
@@ -25,7 +30,7 @@ LAST = 10
 def main(
     task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}.")],
     setting: Annotated[str, typer.Argument(help="Its path in params.yaml: policy.observation_scale.ant.velocities.")],
-    values: Annotated[list[str], typer.Argument(help="Two or more, as they would stand in params.yaml.")],
+    values: Annotated[list[str], typer.Argument(help="Two or more, as in params.yaml; after -- if negative.")],
     meta_steps: Annotated[int, typer.Option(min=LAST, help="Of each value and seed.")] = 60,
     seeds: Annotated[int, typer.Option(min=1, help="How many, from 0.")] = 2,
     output: Annotated[
@@ -44,10 +49,7 @@ def main(
     target = output or ROOT / "results" / "policy-settings" / f"{task}-{setting.replace('.', '-')}"
     refuse_other_folder(target)
     runs = [FOLDER / str(number) for number in range(len(values))]
-    for run, value in zip(runs, values, strict=True):  # all are refused, if wrong, before the first is trained
-        run.mkdir(parents=True, exist_ok=True)
-        write_settings(run / "params.yaml", task, setting, value, meta_steps, seeds)
-        load_params(run / "params.yaml")
+    refuse_what_trains_alike(task, setting, values, runs, meta_steps, seeds)
     rows = []
     for run, value in zip(runs, values, strict=True):
         run_stage(STAGE, [task, f"data/{task}", str(run / "maml")], run / "params.yaml")
@@ -57,12 +59,48 @@ def main(
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir()
     table.to_csv(results / "table.csv", index=False, float_format="%.6g")
-    command = f"python -m tools.policy_settings {task} {setting} {' '.join(values)}"
-    command += f" --meta-steps {meta_steps} --seeds {seeds}"
+    options = ["--meta-steps", str(meta_steps), "--seeds", str(seeds)]
+    options += [] if output is None else ["--output", str(from_root(output))]
+    command = shlex.join(["python", "-m", "tools.policy_settings", *options, task, setting, "--", *values])
     (results / RUN).write_text(json.dumps({"command": command, "machine": facts()}, indent=1) + "\n")
     (results / "README.md").write_text(page(table, task, setting, meta_steps, seeds, command))
     put_in_place(results, target)
     print(f"written: {target / 'README.md'}")
+
+
+def refuse_what_trains_alike(
+    task: str, setting: str, values: Sequence[str], runs: Sequence[Path], meta_steps: int, seeds: int
+) -> None:
+    """Write the settings of every run, and refuse wrong ones and those that train the same policy, before any work.
+
+    Raises:
+        typer.BadParameter: says what is wrong.
+    """
+    read = []
+    for run, value in zip(runs, values, strict=True):
+        run.mkdir(parents=True, exist_ok=True)
+        try:
+            write_settings(run / "params.yaml", task, setting, value, meta_steps, seeds)
+            read.append(settings_of(load_params(run / "params.yaml"), task))
+        except (YAMLError, ConfigError) as error:
+            raise typer.BadParameter(f"{setting}: {value}: {' '.join(str(error).split())}") from error
+    for (one, first), (other, second) in combinations(zip(values, read, strict=True), 2):
+        if first == second:
+            raise typer.BadParameter(
+                f"{setting}: {one} and {other} make no difference to {STAGE} on {task}; name a setting of policy or "
+                f"{STAGE} that it reads (--meta-steps and --seeds are options here)"
+            )
+
+
+def settings_of(params: Params, task: str) -> dict[str, Any]:
+    """Return the settings that training on ``task`` reads; of those by task or body, its own."""
+    mine = (task, family_named(task).body)
+    sections = {"policy": params.policy.model_dump(), STAGE: params.meta_train_policy.model_dump()}
+    return {
+        f"{section}.{key}": next((value[name] for name in mine if isinstance(value, dict) and name in value), value)
+        for section, settings in sections.items()
+        for key, value in settings.items()
+    }
 
 
 def write_settings(target: Path, task: str, setting: str, value: str, meta_steps: int, seeds: int) -> None:
@@ -102,8 +140,8 @@ def page(table: pd.DataFrame, task: str, setting: str, meta_steps: int, seeds: i
     return f"""# {task}: values of {setting}
 
 MAML after {meta_steps} meta-steps, the mean of {seeds} {"seed" if seeds == 1 else "seeds"}; all other settings are
-those of params.yaml. Undiscounted returns: before and after one gradient step on the goals of training (mean of the
-last {LAST} meta-steps), and after one gradient step on the validation goals, last and best. env_steps: of each seed.
+those of params.yaml. Undiscounted returns: before and after adaptation on the goals of training (mean of the last
+{LAST} meta-steps), and after adaptation on the validation goals, last and best mean. env_steps: of each seed.
 
 {markdown_table(table)}
 

@@ -26,3 +26,9 @@ def run_stage(stage: str, arguments: list[str], params: Path) -> None:
 def logged_seconds(log: str) -> float:
     """Return how long the last stage took that is named ``log`` in its log."""
     return float(json.loads((ROOT / "logs" / "stages" / f"{log}.json").read_text())["seconds"])
+
+
+def from_root(path: Path) -> Path:
+    """Return ``path`` as seen from the project's root, where the command is given, if it lies within."""
+    whole = path.resolve()
+    return whole.relative_to(ROOT) if whole.is_relative_to(ROOT) else path
