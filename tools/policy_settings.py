@@ -49,7 +49,11 @@ def main(
     target = output or ROOT / "results" / "policy-settings" / f"{task}-{setting.replace('.', '-')}"
     refuse_other_folder(target)
     runs = [FOLDER / str(number) for number in range(len(values))]
-    refuse_what_trains_alike(task, setting, values, runs, meta_steps, seeds)
+    read = [
+        settings_of(written(run / "params.yaml", task, setting, value, meta_steps, seeds), task)
+        for run, value in zip(runs, values, strict=True)
+    ]
+    refuse_what_trains_alike(task, setting, values, read)
     rows = []
     for run, value in zip(runs, values, strict=True):
         run_stage(STAGE, [task, f"data/{task}", str(run / "maml")], run / "params.yaml")
@@ -68,22 +72,26 @@ def main(
     print(f"written: {target / 'README.md'}")
 
 
-def refuse_what_trains_alike(
-    task: str, setting: str, values: Sequence[str], runs: Sequence[Path], meta_steps: int, seeds: int
-) -> None:
-    """Write the settings of every run, and refuse wrong ones and those that train the same policy, before any work.
+def written(target: Path, task: str, setting: str, value: str, meta_steps: int, seeds: int) -> Params:
+    """Write params.yaml with one value of a setting, and return it as read again.
 
     Raises:
-        typer.BadParameter: says what is wrong.
+        typer.BadParameter: the value is not YAML, or not allowed; or as :func:`write_settings`.
     """
-    read = []
-    for run, value in zip(runs, values, strict=True):
-        run.mkdir(parents=True, exist_ok=True)
-        try:
-            write_settings(run / "params.yaml", task, setting, value, meta_steps, seeds)
-            read.append(settings_of(load_params(run / "params.yaml"), task))
-        except (YAMLError, ConfigError) as error:
-            raise typer.BadParameter(f"{setting}: {value}: {' '.join(str(error).split())}") from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        write_settings(target, task, setting, value, meta_steps, seeds)
+        return load_params(target)
+    except (YAMLError, ConfigError) as error:
+        raise typer.BadParameter(f"{setting}: {value}: {' '.join(str(error).split())}") from error
+
+
+def refuse_what_trains_alike(task: str, setting: str, values: Sequence[str], read: Sequence[dict[str, Any]]) -> None:
+    """Refuse two values whose settings ``read``, of :func:`settings_of`, are the same.
+
+    Raises:
+        typer.BadParameter: names them.
+    """
     for (one, first), (other, second) in combinations(zip(values, read, strict=True), 2):
         if first == second:
             raise typer.BadParameter(
