@@ -26,10 +26,12 @@ OPTIMISERS = "results/maml-optimisers"
 ANT_VEL = "results/paper/ant_vel-1000-meta-steps"
 ANT_VEL_SHORTER = "results/paper/ant_vel-750-meta-steps"
 ANT_VEL_SECOND_ORDER = f"{ANT_VEL_SHORTER}-second-order"
+ANT_DIR = "results/paper/ant_dir-400-meta-steps"
+ANT_DIR_SECOND_ORDER = f"{ANT_DIR}-second-order"
 LONGER = {
     "cheetah_dir": "results/paper/cheetah_vel-cheetah_dir",
     "cheetah_vel": "results/paper/cheetah_vel-cheetah_dir",
-    "ant_dir": "results/paper/ant_dir-400-meta-steps",
+    "ant_dir": ANT_DIR,
     "ant_vel": ANT_VEL,
 }
 """Where the longer runs of locomotion lie, by task."""
@@ -38,14 +40,22 @@ LONGER_HEAD = """\
 published oracle | environment steps here |
 |---|---:|---:|---:|---:|---:|---|
 """
-ANT_RUNS = {
-    ANT_VEL_SECOND_ORDER: (", 750 meta-steps, second order from the start", (("maml", 20),)),
-    ANT_VEL_SHORTER: (", 750 meta-steps", (("maml", 20), ("pretrained", 20), ("oracle", 20))),
-    ANT_VEL: (", 1,000 meta-steps", (("maml", 20), ("maml", 40), ("pretrained", 20), ("oracle", 20))),
+ANT_RUNS: dict[str, dict[str, tuple[str, tuple[tuple[str, int], ...]]]] = {
+    "ant_vel": {
+        ANT_VEL_SECOND_ORDER: (", 750 meta-steps, second order from the start", (("maml", 20),)),
+        ANT_VEL_SHORTER: (", 750 meta-steps", (("maml", 20), ("pretrained", 20), ("oracle", 20))),
+        ANT_VEL: (", 1,000 meta-steps", (("maml", 20), ("maml", 40), ("pretrained", 20), ("oracle", 20))),
+    },
+    "ant_dir": {
+        ANT_DIR_SECOND_ORDER: (", 400 meta-steps, second order from the start", (("maml", 20), ("maml", 40))),
+        ANT_DIR: (", 400 meta-steps", (("maml", 20), ("maml", 40), ("pretrained", 20), ("oracle", 20))),
+    },
 }
-"""By place of a run what its rows say after the method, and which of its policies are shown, by method and K."""
+"""By task and place of a run what its rows say after the method, and which policies are shown, by method and K."""
+ANT_PUBLISHED = {"ant_vel": (("maml", 20), ("oracle", 20)), "ant_dir": (("maml", 20), ("maml", 40), ("oracle", 40))}
+"""Which published policies stand beside them, by method and K."""
 ANT_HEAD = """\
-| ant velocity: return [95% interval over goals] | K | before | after one gradient step | after three | \
+| {name}: return [95% interval over goals] | K | before | after one gradient step | after three | \
 environment steps |
 |---|---:|---|---|---|---:|
 """
@@ -92,19 +102,20 @@ def headline(root: Path) -> str:
         *locomotion_rows(metrics["locomotion"], measured, published),
     ]
     longer = {task: read_table(root / place / "tables" / "locomotion.csv", columns) for task, place in LONGER.items()}
-    steps, _ = json.loads((root / ANT_VEL / "run.json").read_text())["shortened"]
-    loop = inner_loop(_yaml(root / ANT_VEL / "params.yaml"), steps)
+    params = _yaml(root / "params.yaml")
+    loops = [inner_loop(task, params, "default") for task in LONGER]
+    longer_loops = [inner_loop(task, _yaml(root / place / "params.yaml"), "paper") for task, place in LONGER.items()]
     counted = {"mse_mean", "query_points", "gradient_step", "n_tasks", "n_seeds", "n_diverged"}
     errors = read_table(root / "reports" / "tables" / "sinusoid.csv", counted)
     others = read_table(root / "published" / "sinusoid.csv", {"mse", "gradient_steps"})
     compared = {"learning_rate", "epsilon", "averaged_share", "tasks", "test_shots", "gradient_step", "mse_mean"}
     optimisers = read_table(root / OPTIMISERS / "table.csv", compared)
-    params = _yaml(root / "params.yaml")
     parts = (
         _table(HEAD, rows),
+        *(["".join(loops).strip()] if any(loops) else []),
         _table(LONGER_HEAD, longer_rows(longer, published)),
         "Environment steps are those of MAML / pretrained / oracle: the baselines took as many meta-steps, without "
-        f"rollouts after an inner step.{loop}",
+        f"rollouts after an inner step.{''.join(longer_loops)}",
         published_sentence(errors, others, optimisers, params["evaluate"]["diverged_above"]),
         needs(metrics, params["scales"]["default"]),
         speed_sentence(speed),
@@ -191,15 +202,17 @@ def longer_rows(longer: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> 
     return rows
 
 
-def inner_loop(params: Metrics, meta_steps: int) -> str:
-    """Return how MAML's inner loop on ant velocity is not the paper's, as a sentence; empty where it is."""
-    loop = params["scales"]["paper"]["meta_train_policy"]
-    if "pretraining" not in loop or not (share := loop["pretraining"]["ant_vel"]):  # older runs had no such setting
+def inner_loop(task: str, params: Metrics, scale: str) -> str:
+    """Return what pretraining changes in MAML's inner loop on a task, as a sentence; empty without pretraining."""
+    loop = params["scales"][scale]["meta_train_policy"]
+    if "pretraining" not in loop or not (share := loop["pretraining"][task]):  # older runs had no such setting
         return ""
-    order = "first" if params["meta_train_policy"]["pretrained_first_order"] else "second"
+    steps = loop["meta_steps"][task]
+    settings = params["meta_train_policy"]
+    order, rate = "first" if settings["pretrained_first_order"] else "second", settings["pretrained_inner_rate"][task]
     return (
-        f" On ant velocity MAML's first {round(share * meta_steps):,} of {meta_steps:,} meta-steps take no inner step, "
-        f"the others go to {order} order."
+        f" On {TASK_NAMES[task].replace(', ', ' ')} MAML's first {round(share * steps):,} of {steps:,} meta-steps take "
+        f"no inner step, the others go to {order} order at a rate of {rate:g}."
     )
 
 
@@ -290,29 +303,34 @@ def speed_sentence(results: Metrics) -> str:
     )
 
 
-def ant_velocity(root: Path) -> str:
-    """Return the table of what training in two orders made of ant velocity, beside the published returns."""
+def ants(root: Path) -> str:
+    """Return the tables of what training in two orders made of the ant's tasks, beside the published returns."""
+    return "\n\n".join(_ant_table(root, task, runs) for task, runs in ANT_RUNS.items()) + "\n"
+
+
+def _ant_table(root: Path, task: str, runs: Mapping[str, tuple[str, tuple[tuple[str, int], ...]]]) -> str:
     columns = {"task", "method", "rollouts", "gradient_step", "return_mean", "env_steps"}
     ends = {"ci95_low", "ci95_high"}
-    runs = {place: read_table(root / place / "tables" / "locomotion.csv", columns | ends) for place in ANT_RUNS}
     rows = []
-    for place, (label, judged) in ANT_RUNS.items():
+    for place, (label, judged) in runs.items():
+        measured = read_table(root / place / "tables" / "locomotion.csv", columns | ends)
         for method, k in judged:
             rows.append(
                 [
                     f"[{METHOD_STYLES[method].label}{label}](../{place}/README.md)",
-                    *_ant_row(runs[place], method, k, _with_interval),
+                    *_ant_row(measured, task, method, k, _with_interval),
                 ]
             )
     published = read_table(root / "published" / "maml_figure5_locomotion.csv", columns | {"ci95_halfwidth"})
-    for method in ("maml", "oracle"):
-        rows.append([f"published: {METHOD_STYLES[method].label}", *_ant_row(published, method, 20, _with_halfwidth)])
-    return _table(ANT_HEAD, rows) + "\n"
+    for method, k in ANT_PUBLISHED[task]:
+        theirs = _ant_row(published, task, method, k, _with_halfwidth)
+        rows.append([f"published: {METHOD_STYLES[method].label}", *theirs])
+    return _table(ANT_HEAD.format(name=TASK_NAMES[task].replace(", ", " ")), rows)
 
 
-def _ant_row(table: pd.DataFrame, method: str, k: int, shown: Callable[[Any], str]) -> list[str]:
+def _ant_row(table: pd.DataFrame, task: str, method: str, k: int, shown: Callable[[Any], str]) -> list[str]:
     """Return K, the returns before and after one and three steps where there are such, and the environment steps."""
-    rows = table[(table.task == "ant_vel") & (table.method == method) & (table.rollouts == k)]
+    rows = table[(table.task == task) & (table.method == method) & (table.rollouts == k)]
     by_step = {int(row["gradient_step"]): row for row in rows.to_dict("records")}
     env_steps = by_step[0]["env_steps"]
     steps = "not given" if math.isnan(env_steps) else f"{env_steps / 1e6:.0f} M"
@@ -327,7 +345,7 @@ def _with_halfwidth(row: Metrics) -> str:
     return f"{row['return_mean']:.0f} ± {row['ci95_halfwidth']:.0f}"
 
 
-PAGES = {"README.md": headline, "docs/locomotion.md": ant_velocity}
+PAGES = {"README.md": headline, "docs/locomotion.md": ants}
 """What is written between the two comments of each page."""
 
 if __name__ == "__main__":
