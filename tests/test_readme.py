@@ -79,7 +79,7 @@ BLOCK = """\
 | Ant, direction: return after one gradient step on 20 rollouts | 302 |  | 303 | 304 | published MAML 31 (steps not given); here 3.5 M environment steps |
 | Ant, velocity: return after one gradient step on 20 rollouts | 402 |  | 403 | 404 | nothing published at K = 20; here 4.5 M environment steps |
 
-On half-cheetah velocity MAML's first 3 of 30 meta-steps take no inner step, the others go to first order at a rate of 0.02.
+On half-cheetah velocity MAML takes no inner step in the first 3 of 30 meta-steps, and from there on goes to first order at a rate of 0.02.
 
 | trained for longer: return after one gradient step on 20 rollouts | MAML | pretrained | oracle | published MAML | published oracle | environment steps here |
 |---|---:|---:|---:|---:|---:|---|
@@ -88,7 +88,7 @@ On half-cheetah velocity MAML's first 3 of 30 meta-steps take no inner step, the
 | [Ant, direction](results/paper/ant_dir-400-meta-steps/README.md) | 352 | 362 | 372 | 31 (steps not given) | 603 | 13 M / 23 M / 33 M |
 | [Ant, velocity](results/paper/ant_vel-1000-meta-steps/README.md) | 452 | 462 | 472 | nothing published at K = 20 | - | 14 M / 24 M / 34 M |
 
-Environment steps are those of MAML / pretrained / oracle: the baselines took as many meta-steps, without rollouts after an inner step. On ant direction MAML's first 22 of 88 meta-steps take no inner step, the others go to second order at a rate of 0.088. On ant velocity MAML's first 31 of 77 meta-steps take no inner step, the others go to first order at a rate of 0.077.
+Environment steps are those of MAML / pretrained / oracle: the baselines took as many meta-steps, without rollouts after an inner step. On ant direction MAML takes no inner step in the first 22 of 88 meta-steps, and from there on goes to second order at a rate of 0.088. On ant velocity MAML takes no inner step in the first 31 of 77 meta-steps, and from there on goes to first order at a rate of 0.077.
 
 Trained at K = 10 and tested at K = 5, MAML's error on sine waves is 7.01 / 7.03 / 7.04 after 1 / 5 / 10 gradient steps (published: 8.01 / 8.03 / 8.04). Of 1,200 pairs of task and seed, 0 / 3 / 12 are left out since their error is above 100; counted as 100 each they would make it 7.01 / 7.26 / 7.97. With the published optimiser of the outer loop it is 9.01 / 9.03 / 9.04 here, for tasks overshoot when pushed further than they were trained for ([optimisers compared](results/maml-optimisers/README.md)).
 

@@ -211,8 +211,8 @@ def inner_loop(task: str, params: Metrics, scale: str) -> str:
     settings = params["meta_train_policy"]
     order, rate = "first" if settings["pretrained_first_order"] else "second", settings["pretrained_inner_rate"][task]
     return (
-        f" On {TASK_NAMES[task].replace(', ', ' ')} MAML's first {round(share * steps):,} of {steps:,} meta-steps take "
-        f"no inner step, the others go to {order} order at a rate of {rate:g}."
+        f" On {TASK_NAMES[task].replace(', ', ' ')} MAML takes no inner step in the first {round(share * steps):,} of "
+        f"{steps:,} meta-steps, and from there on goes to {order} order at a rate of {rate:g}."
     )
 
 
