@@ -211,7 +211,7 @@ def inner_loop(task: str, params: Metrics, scale: str) -> str:
     settings = params["meta_train_policy"]
     order, rate = "first" if settings["pretrained_first_order"] else "second", settings["pretrained_inner_rate"][task]
     return (
-        f" On {TASK_NAMES[task].replace(', ', ' ')} MAML takes no inner step in the first {round(share * steps):,} of "
+        f" On {_in_prose(task)} MAML takes no inner step in the first {round(share * steps):,} of "
         f"{steps:,} meta-steps, and from there on goes to {order} order at a rate of {rate:g}."
     )
 
@@ -325,7 +325,7 @@ def _ant_table(root: Path, task: str, runs: Mapping[str, tuple[str, tuple[tuple[
     for method, k in ANT_PUBLISHED[task]:
         theirs = _ant_row(published, task, method, k, _with_halfwidth)
         rows.append([f"published: {METHOD_STYLES[method].label}", *theirs])
-    return _table(ANT_HEAD.format(name=TASK_NAMES[task].replace(", ", " ")), rows)
+    return _table(ANT_HEAD.format(name=_in_prose(task)), rows)
 
 
 def _ant_row(table: pd.DataFrame, task: str, method: str, k: int, shown: Callable[[Any], str]) -> list[str]:
@@ -335,6 +335,10 @@ def _ant_row(table: pd.DataFrame, task: str, method: str, k: int, shown: Callabl
     env_steps = by_step[0]["env_steps"]
     steps = "not given" if math.isnan(env_steps) else f"{env_steps / 1e6:.0f} M"
     return [str(k), *(shown(by_step[step]) if step in by_step else "" for step in (0, 1, 3)), steps]
+
+
+def _in_prose(task: str) -> str:
+    return TASK_NAMES[task].replace(", ", " ")
 
 
 def _with_interval(row: Metrics) -> str:
