@@ -186,9 +186,10 @@ def _project(tmp_path):
         "published/sinusoid.csv": f"{shots},gradient_steps,mse\n" + "\n".join(others),
         **{f"{place}/tables/locomotion.csv": header + "\n".join(rows) for place, rows in runs.items()},
         "params.yaml": "evaluate: {diverged_above: 100.0}\n"
-        "meta_train_policy: {pretrained_first_order: true, pretrained_inner_rate: {cheetah_vel: 0.02}}\n"
+        "meta_train_policy: {pretrained_first_order: true}\n"
         "scales: {default: {ablation: {meta_steps: 2000}, meta_train: {meta_steps: 7000}, meta_train_policy: "
-        "{meta_steps: {cheetah_vel: 30}, pretraining: {cheetah_vel: 0.1, cheetah_dir: 0, ant_dir: 0, ant_vel: 0}}}}",
+        "{meta_steps: {cheetah_vel: 30}, pretraining: {cheetah_vel: 0.1, cheetah_dir: 0, ant_dir: 0, ant_vel: 0}, "
+        "pretrained_inner_rate: {cheetah_vel: 0.02}}}}",
         **{f"{place}/params.yaml": loops[place] for place in LONGER.values()},
         "README.md": f"before\n{BEGIN}as it was\n{END}\nafter\n",
     }

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,12 @@ import typer
 from ruamel.yaml import YAML
 
 from metalib.config import load_params
+from metalib.locomotion.families import family_named
+from metalib.locomotion.policy import GaussianPolicy
+from metalib.locomotion.view import ObservationView
 from metalib.return_files import Returns
+from metalib.update_rules import GradientDescent
+from tests.point_search import trained
 from tools import lstm_variants, maml_optimisers, more_goals, policy_settings, preflight
 from tools.clone import clone_work_tree
 from tools.paper import copy_lock, paper_meta_steps, readme, shorten
@@ -284,9 +290,31 @@ def test_returns_on_frozen_and_drawn_goals_stand_side_by_side():
     table = more_goals.side_by_side(sets)
     assert table.groupby("goals")["return_mean"].first().to_dict() == {"drawn": -4.0, "frozen": -9.0}
     assert table.groupby("goals")["goal_mean"].first().to_dict() == {"drawn": 1.0, "frozen": 1.5}
-    assert "| maml | 0 | 2 frozen | 1.500 | -9.000 | [-9.0, -9.0] | 7 |" in more_goals.page(
-        table, "cheetah_vel", 20, "x"
+    kept = pd.DataFrame({"wanted": [0.5, 1.5], "after_0": [1.0, 1.0], "after_1": [0.625, 1.25], "after_2": [0.5, 1.5]})
+    page = more_goals.page(table, kept, "cheetah_vel", 20, "x")
+    assert "| maml | 0 | 2 frozen | 1.500 | -9.000 | [-9.0, -9.0] | 7 |" in page
+    assert "| wanted | before | after one step | after 2 steps |" in page
+    assert "| 0.50 | 1.00 | 0.62 | 0.50 |" in page
+
+
+def test_speeds_stand_beside_the_wanted_ones_in_bands_of_equally_many_goals():
+    family, at_rest = family_named("cheetah_vel"), GaussianPolicy((20, 6))
+    theta = torch.cat([torch.zeros(at_rest.n_parameters - 6), torch.full((6,), -8.0)])  # no action but the least noise
+    policy = replace(
+        trained(rule=GradientDescent(1e-9), phi=theta[None].expand(2, -1)),
+        family=family,
+        policy=at_rest,
+        view=ObservationView.of(family, {}),
     )
+    goals = torch.linspace(2, 0.125, 2 * more_goals.BANDS)[:, None]
+    found = more_goals.speeds(load_params(ROOT / "params.yaml"), policy, goals, rollouts=2)
+    assert found["wanted"].tolist() == pytest.approx([0.1875 + 0.25 * band for band in range(more_goals.BANDS)])
+    steps = [f"after_{step}" for step in range(4)]
+    assert found.columns.tolist() == ["wanted", *steps]
+    # The same noise and, but for a billionth, the same policy at every step: a body that sinks to the ground.
+    for step in steps:
+        assert found[step].tolist() == pytest.approx(found["after_0"].tolist(), abs=1e-4)
+    assert 0 < found["after_0"].abs().max() < 0.5
 
 
 def test_goals_for_policies_of_another_project_do_not_replace_those_of_this(tmp_path):

@@ -204,12 +204,12 @@ def longer_rows(longer: Mapping[str, pd.DataFrame], published: pd.DataFrame) -> 
 
 def inner_loop(task: str, params: Metrics, scale: str) -> str:
     """Return what pretraining changes in MAML's inner loop on a task, as a sentence; empty without pretraining."""
-    loop = params["scales"][scale]["meta_train_policy"]
-    if "pretraining" not in loop or not (share := loop["pretraining"][task]):  # older runs had no such setting
+    # Settings that belong to a scale now stand in the shared section of some older runs, or are missing.
+    loop = {**params["meta_train_policy"], **params["scales"][scale]["meta_train_policy"]}
+    if "pretraining" not in loop or not (share := loop["pretraining"][task]):
         return ""
     steps = loop["meta_steps"][task]
-    settings = params["meta_train_policy"]
-    order, rate = "first" if settings["pretrained_first_order"] else "second", settings["pretrained_inner_rate"][task]
+    order, rate = "first" if loop["pretrained_first_order"] else "second", loop["pretrained_inner_rate"][task]
     return (
         f" On {_in_prose(task)} MAML takes no inner step in the first {round(share * steps):,} of "
         f"{steps:,} meta-steps, and from there on goes to {order} order at a rate of {rate:g}."

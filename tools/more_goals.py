@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
+import torch
 import typer
 from torch import Tensor
 
@@ -14,12 +15,13 @@ from benchmarks.machine import facts
 from metalib.config import Params, load_params
 from metalib.locomotion.families import family_named
 from metalib.locomotion.goals import draw_goal_set
+from metalib.locomotion.recording import record, speeds_until_end
 from metalib.randomness import generator
 from metalib.reporting.page import markdown_table
 from metalib.reporting.returns import return_table
 from metalib.return_files import Returns, load_returns
 from metalib.threads import available_threads
-from metalib.trained_policy import TrainedPolicy
+from metalib.trained_policy import TrainedPolicy, at_test
 from stages.evaluate_policy import evaluate
 from stages.jobs import Control
 from stages.policies import load_goals
@@ -30,6 +32,8 @@ SCRATCH = ROOT / ".cache" / "more-goals"
 VELOCITY_TASKS = ("cheetah_vel", "ant_vel")
 POLICIES = {"maml": "maml/policy", "pretrained": "baselines/pretrained", "oracle": "baselines/oracle"}
 BOOTSTRAP_SAMPLES = 2000
+BANDS = 8
+"""Groups of equally many goals, by wanted speed."""
 
 
 def main(
@@ -68,14 +72,16 @@ def main(
         for method in POLICIES
     ]
     table = side_by_side({"frozen": (sets["test"], kept), "drawn": (drawn, found)})
+    kept_speeds = speeds(params, policies["maml"], drawn, rollouts)
     shutil.rmtree(SCRATCH, ignore_errors=True)
     SCRATCH.mkdir(parents=True)
     table.to_csv(SCRATCH / "table.csv", index=False, float_format="%.6g")
+    kept_speeds.to_csv(SCRATCH / "speeds.csv", index=False, float_format="%.4g")
     command = f"python -m tools.more_goals {task} --goals {goals} --rollouts {rollouts}"
     command += "" if project.resolve() == ROOT else f" --project {from_root(project)}"
     command += "" if output is None else f" --output {from_root(output)}"
     (SCRATCH / RUN).write_text(json.dumps({"command": command, "machine": facts()}, indent=1) + "\n")
-    (SCRATCH / "README.md").write_text(page(table, task, rollouts, command))
+    (SCRATCH / "README.md").write_text(page(table, kept_speeds, task, rollouts, command))
     put_in_place(SCRATCH, target)
     print(f"written: {target / 'README.md'}")
 
@@ -96,8 +102,52 @@ def side_by_side(sets: dict[str, tuple[Tensor, list[Returns]]]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def page(table: pd.DataFrame, task: str, rollouts: int, command: str) -> str:
+def speeds(params: Params, policy: TrainedPolicy, goals: Tensor, rollouts: int) -> pd.DataFrame:
+    """Return the speeds (m/s) that a policy of the first seed keeps after 0, 1, ... gradient steps, by wanted speed.
+
+    A row is the mean over a band of goals, one rollout of each, and over the second half of a rollout, in which it is
+    no longer gathering speed; rollouts that ended before are left out.
+
+    Args:
+        params: how policies are evaluated.
+        policy: with a rule of its own.
+        goals: wanted speeds, ``[goal, 1]``.
+        rollouts: K, that a gradient step sees.
+    """
+    settings = params.evaluate_policy
+    wanted = goals[goals[:, 0].argsort(stable=True)]
+    adaptation = policy.adaptation(at_test(policy.rule, settings.later_rates) if policy.rule else None, rollouts)
+    iterates = adaptation.iterates(
+        policy.phi[0],
+        wanted,
+        settings.gradient_steps,
+        lambda step: generator(settings.seed, f"speeds, rollouts to adapt on, iterate {step}"),
+    )
+    rows: dict[str, list[float]] = {"wanted": _of_bands(wanted[:, 0])}
+    for step, iterate in enumerate(iterates):
+        recording = record(
+            policy.family,
+            policy.policy,
+            iterate.thetas,
+            wanted,
+            policy.horizon,
+            generator(settings.seed, "speeds, rollouts"),
+            policy.timing,
+            policy.view,
+        )
+        rows[f"after_{step}"] = _of_bands(speeds_until_end(recording)[:, policy.horizon // 2 :].nanmean(dim=1))
+    return pd.DataFrame(rows)
+
+
+def _of_bands(values: Tensor) -> list[float]:
+    """Return the means of BANDS parts of ``values`` ``[goal]``, without those that are not a number."""
+    return [part.nanmean().item() for part in torch.tensor_split(values.double(), BANDS)]
+
+
+def page(table: pd.DataFrame, kept: pd.DataFrame, task: str, rollouts: int, command: str) -> str:
     """Return what was found, as Markdown."""
+    steps = {f"after_{step}": f"after {step} steps" for step in range(len(kept.columns) - 1)}
+    by_step = kept.rename(columns={"wanted": "wanted", **steps, "after_0": "before", "after_1": "after one step"})
     shown = table.assign(
         goals=[f"{n} {name}" for n, name in zip(table["n_goals"], table["goals"], strict=True)],
         interval=[f"[{a:.1f}, {b:.1f}]" for a, b in zip(table["ci95_low"], table["ci95_high"], strict=True)],
@@ -111,6 +161,11 @@ goals. The frozen goals are those of every table of the project; the drawn ones 
 policies are the same, and so is how they adapt. env_steps: of training.
 
 {markdown_table(shown)}
+
+The speed that MAML keeps, m/s, on the drawn goals in {BANDS} bands of equally many: one rollout of each goal, the mean
+over its second half.
+
+{markdown_table(by_step, digits=2)}
 
 Made again by `{command}`.
 """

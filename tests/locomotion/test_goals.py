@@ -46,6 +46,20 @@ def test_goals_of_another_family_or_range_are_refused(tmp_path):
             load_goal_set(path)
 
 
+@pytest.mark.parametrize(("name", "width"), [("cheetah_vel", 0.1), ("ant_vel", 0.15)])
+def test_velocities_for_validation_stand_evenly_on_their_range(name, width, project_files):
+    generate_goals.main(name, Path("a"))
+    goals = load_goal_set(Path("a/validation.safetensors")).goals
+    assert goals.flatten().tolist() == pytest.approx([width / 2 + width * place for place in range(20)])
+
+
+@pytest.mark.parametrize("name", ["cheetah_dir", "point_navigation"])
+def test_other_goals_for_validation_are_drawn_as_those_of_the_test(name, project_files):
+    generate_goals.main(name, Path("a"))
+    drawn = draw_goal_set(FAMILIES[name], generator(0, f"{name} validation goals"), 20)
+    assert torch.equal(load_goal_set(Path("a/validation.safetensors")).goals, drawn.goals)
+
+
 def test_the_stage_writes_the_same_bytes_and_disjoint_goals(project_files, capsys):
     for folder in ("a", "b"):
         generate_goals.main("cheetah_vel", Path(folder))
