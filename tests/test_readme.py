@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import typer
 
@@ -31,15 +32,35 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
 
+def take_from_last_commit(names, folder):
+    archive = subprocess.run(["git", "archive", "HEAD", *names], cwd=ROOT, capture_output=True, check=True).stdout
+    subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
+
+
 def test_the_figures_are_those_of_the_committed_results(tmp_path):
     """Those of the last commit: whoever runs the pipeline has results of their own in the work tree."""
     runs = {*LONGER.values(), *(place for runs in ANT_RUNS.values() for place in runs), OPTIMISERS}
     needed = (*PAGES, "reports", "params.yaml", "published", "benchmarks/results", *runs)
-    archive = subprocess.run(["git", "archive", "HEAD", *needed], cwd=ROOT, capture_output=True, check=True).stdout
-    subprocess.run(["tar", "-x", "-C", tmp_path], input=archive, check=True)
+    take_from_last_commit(needed, tmp_path)
     for name, block in PAGES.items():
         page = (tmp_path / name).read_text()
         assert replaced(page, block(tmp_path)) == page, f"{name} is behind the results: run python -m tools.headline"
+
+
+@pytest.mark.parametrize(
+    ("found", "table"),
+    [
+        ("results/more-goals/cheetah_vel", "reports/tables/locomotion.csv"),
+        ("results/more-goals/cheetah_vel-paper", f"{LONGER['cheetah_vel']}/tables/locomotion.csv"),
+    ],
+)
+def test_policies_on_more_goals_are_those_of_the_tables(found, table, tmp_path):
+    take_from_last_commit((found, table), tmp_path)
+    key = ["method", "rollouts", "gradient_step"]
+    measured = pd.read_csv(tmp_path / table).query("task == 'cheetah_vel'").set_index(key).return_mean
+    frozen = pd.read_csv(tmp_path / found / "table.csv").query("goals == 'frozen'").set_index(key).return_mean
+    assert len(frozen) == 9  # MAML and pretrained after 0 to 3 steps, the oracle before any
+    assert frozen.to_dict() == measured[frozen.index].to_dict(), f"{found}/run.json has the command that makes it anew"
 
 
 METRICS: dict[str, Any] = {

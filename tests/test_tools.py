@@ -3,6 +3,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -14,12 +15,13 @@ from metalib.config import load_params
 from metalib.locomotion.families import family_named
 from metalib.locomotion.policy import GaussianPolicy
 from metalib.locomotion.view import ObservationView
+from metalib.randomness import generator
 from metalib.return_files import Returns
-from metalib.update_rules import GradientDescent
+from metalib.update_rules import GradientDescent, ScheduledGradientDescent
 from tests.point_search import trained
 from tools import lstm_variants, maml_optimisers, more_goals, policy_settings, preflight
 from tools.clone import clone_work_tree
-from tools.paper import copy_lock, paper_meta_steps, readme, shorten
+from tools.paper import copy_lock, paper_meta_steps, readme, shorten, without_pretraining
 from tools.parallel import run_in_order, stage_graph
 from tools.quick import set_scale
 from tools.results import RUN, put_in_place
@@ -209,6 +211,27 @@ def test_a_run_that_is_not_shorter_is_refused_before_any_work(tmp_path):
     assert not (tmp_path / "copy").exists()
 
 
+def test_a_run_too_short_for_its_pretraining_is_refused_before_any_work(tmp_path):
+    command = [sys.executable, "-m", "tools.paper", "cheetah_dir", "ant_dir", "--meta-steps", "50"]
+    done = subprocess.run(
+        [*command, "--folder", tmp_path / "copy"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    told = " ".join(done.stderr.replace("│", " ").split())
+    assert "50 leaves no meta-step to the pretraining of ant_dir; name more" in told
+    assert not (tmp_path / "copy").exists()
+
+
+def test_pretraining_needs_a_meta_step_only_where_there_is_some(tmp_path):
+    (tmp_path / "params.yaml").write_text(
+        "scales: {paper: {meta_train_policy: {pretraining: {ant_dir: 0.01, ant_vel: 0.4, cheetah_dir: 0.0}}}}"
+    )
+    tasks = ("ant_dir", "ant_vel", "cheetah_dir")
+    assert without_pretraining(tmp_path / "params.yaml", tasks, 50) == ["ant_dir"]
+    assert without_pretraining(tmp_path / "params.yaml", tasks, 51) == []
+    assert without_pretraining(tmp_path / "params.yaml", tasks, 1) == ["ant_dir", "ant_vel"]
+
+
 def test_an_unknown_task_at_paper_scale_is_refused_before_any_work(tmp_path):
     command = [sys.executable, "-m", "tools.paper", "cheetah", "--folder", tmp_path / "copy"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -297,24 +320,48 @@ def test_returns_on_frozen_and_drawn_goals_stand_side_by_side():
     assert "| 0.50 | 1.00 | 0.62 | 0.50 |" in page
 
 
-def test_speeds_stand_beside_the_wanted_ones_in_bands_of_equally_many_goals():
-    family, at_rest = family_named("cheetah_vel"), GaussianPolicy((20, 6))
-    theta = torch.cat([torch.zeros(at_rest.n_parameters - 6), torch.full((6,), -8.0)])  # no action but the least noise
-    policy = replace(
-        trained(rule=GradientDescent(1e-9), phi=theta[None].expand(2, -1)),
-        family=family,
-        policy=at_rest,
-        view=ObservationView.of(family, {}),
+def test_speeds_stand_beside_the_wanted_ones_in_bands_of_as_many_goals(monkeypatch):
+    family, policy = family_named("cheetah_vel"), GaussianPolicy((20, 6))
+    phi = policy.initial_theta(generator(0, "theta"), log_std=-1.0).expand(2, -1)
+    maml = replace(
+        trained(rule=GradientDescent(0.1), phi=phi), family=family, policy=policy, view=ObservationView.of(family, {})
     )
+    params = load_params(ROOT / "params.yaml")
     goals = torch.linspace(2, 0.125, 2 * more_goals.BANDS)[:, None]
-    found = more_goals.speeds(load_params(ROOT / "params.yaml"), policy, goals, rollouts=2)
-    assert found["wanted"].tolist() == pytest.approx([0.1875 + 0.25 * band for band in range(more_goals.BANDS)])
-    steps = [f"after_{step}" for step in range(4)]
-    assert found.columns.tolist() == ["wanted", *steps]
-    # The same noise and, but for a billionth, the same policy at every step: a body that sinks to the ground.
-    for step in steps:
-        assert found[step].tolist() == pytest.approx(found["after_0"].tolist(), abs=1e-4)
-    assert 0 < found["after_0"].abs().max() < 0.5
+    recorded = []
+
+    def record(family, policy, thetas, goals, horizon, numbers, timing, view):
+        """Every rollout keeps its goal and half the number of the step, in its second half; the fastest one fell."""
+        recorded.append((thetas, goals))
+        velocity = torch.full((len(goals), horizon + 1), 9.0)
+        velocity[:, horizon // 2 :] = goals + (len(recorded) - 1) / 2
+        lengths = torch.full((len(goals), 1), horizon)
+        lengths[-1] = horizon // 2 - 1
+        return SimpleNamespace(velocity=velocity, trajectories=SimpleNamespace(lengths=lengths))
+
+    monkeypatch.setattr(more_goals, "record", record)
+    found = more_goals.speeds(params, maml, goals, rollouts=2)
+    middles = [0.1875 + 0.25 * band for band in range(more_goals.BANDS)]
+    assert found["wanted"].tolist() == pytest.approx(middles)
+    assert found.columns.tolist() == ["wanted", *(f"after_{step}" for step in range(4))]
+    for step in range(4):
+        without_the_fallen = [*middles[:-1], 1.875]
+        assert found[f"after_{step}"].tolist() == pytest.approx([speed + step / 2 for speed in without_the_fallen])
+    rule = ScheduledGradientDescent((0.1, 0.1 * params.evaluate_policy.later_rates))
+    expected = maml.adaptation(rule, 2).iterates(
+        phi[0], goals.flip(0), 3, lambda step: generator(0, f"speeds, rollouts to adapt on, iterate {step}")
+    )
+    for (thetas, wanted), iterate in zip(recorded, expected, strict=True):
+        assert torch.equal(wanted, goals.flip(0))
+        assert torch.equal(thetas, iterate.thetas)
+    assert not torch.equal(recorded[0][0], recorded[1][0])
+
+
+def test_fewer_goals_than_bands_are_refused():
+    command = [sys.executable, "-m", "tools.more_goals", "cheetah_vel", "--goals", str(more_goals.BANDS - 1)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--goals" in done.stderr
 
 
 def test_goals_for_policies_of_another_project_do_not_replace_those_of_this(tmp_path):

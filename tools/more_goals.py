@@ -33,19 +33,20 @@ VELOCITY_TASKS = ("cheetah_vel", "ant_vel")
 POLICIES = {"maml": "maml/policy", "pretrained": "baselines/pretrained", "oracle": "baselines/oracle"}
 BOOTSTRAP_SAMPLES = 2000
 BANDS = 8
-"""Groups of equally many goals, by wanted speed."""
+"""Groups of goals by wanted speed, of as many each as can be."""
 
 
 def main(
     task: Annotated[str, typer.Argument(help=f"One of {', '.join(VELOCITY_TASKS)}.")],
     project: Annotated[Path, typer.Option(help="Where policies were trained; .cache/paper after `make paper`.")] = ROOT,
-    goals: Annotated[int, typer.Option(min=2, help="Goals to draw.")] = 400,
+    goals: Annotated[int, typer.Option(min=BANDS, help="Goals to draw.")] = 400,
     rollouts: Annotated[int, typer.Option(min=1, help="K.")] = 20,
     output: Annotated[Path | None, typer.Option(help="Folder to write; results/more-goals/TASK if not given.")] = None,
 ) -> None:
     """Evaluate MAML, pretrained and oracle of TASK on freshly drawn goals, as the pipeline does on its frozen ones.
 
-    Forty goals differ between draws, and returns with them. Directions have two goals, so nothing to draw.
+    Forty goals differ between draws, and returns with them. Directions have two goals, so nothing to draw. Shows the
+    speeds that MAML keeps beside the wanted ones, too.
     """
     if task not in VELOCITY_TASKS:
         raise typer.BadParameter(f"{task!r} has no goals to draw; name one of {', '.join(VELOCITY_TASKS)}")
@@ -59,8 +60,8 @@ def main(
     params = load_params(project / "params.yaml")
     sets = {name: load_goals(project / "data" / task, name, family) for name in ("validation", "test")}
     stored, _ = load_returns(artifacts / "scores" / "returns.safetensors")
-    kept = [entry for entry in stored if entry.method in POLICIES and entry.rollouts == rollouts]
-    if len(kept) != len(POLICIES):
+    on_frozen = [entry for entry in stored if entry.method in POLICIES and entry.rollouts == rollouts]
+    if len(on_frozen) != len(POLICIES):
         known = sorted({entry.rollouts for entry in stored})
         raise typer.BadParameter(
             f"{artifacts} has no returns at K = {rollouts}, but at {known}", param_hint="--rollouts"
@@ -71,17 +72,17 @@ def main(
         measure(params, policies[method], {"validation": sets["validation"], "test": drawn}, rollouts)
         for method in POLICIES
     ]
-    table = side_by_side({"frozen": (sets["test"], kept), "drawn": (drawn, found)})
-    kept_speeds = speeds(params, policies["maml"], drawn, rollouts)
+    table = side_by_side({"frozen": (sets["test"], on_frozen), "drawn": (drawn, found)})
+    by_band = speeds(params, policies["maml"], drawn, rollouts)
     shutil.rmtree(SCRATCH, ignore_errors=True)
     SCRATCH.mkdir(parents=True)
     table.to_csv(SCRATCH / "table.csv", index=False, float_format="%.6g")
-    kept_speeds.to_csv(SCRATCH / "speeds.csv", index=False, float_format="%.4g")
+    by_band.to_csv(SCRATCH / "speeds.csv", index=False, float_format="%.4g")
     command = f"python -m tools.more_goals {task} --goals {goals} --rollouts {rollouts}"
     command += "" if project.resolve() == ROOT else f" --project {from_root(project)}"
     command += "" if output is None else f" --output {from_root(output)}"
     (SCRATCH / RUN).write_text(json.dumps({"command": command, "machine": facts()}, indent=1) + "\n")
-    (SCRATCH / "README.md").write_text(page(table, kept_speeds, task, rollouts, command))
+    (SCRATCH / "README.md").write_text(page(table, by_band, task, rollouts, command))
     put_in_place(SCRATCH, target)
     print(f"written: {target / 'README.md'}")
 
@@ -116,7 +117,8 @@ def speeds(params: Params, policy: TrainedPolicy, goals: Tensor, rollouts: int) 
     """
     settings = params.evaluate_policy
     wanted = goals[goals[:, 0].argsort(stable=True)]
-    adaptation = policy.adaptation(at_test(policy.rule, settings.later_rates) if policy.rule else None, rollouts)
+    rule = policy.rule and at_test(policy.rule, settings.later_rates)
+    adaptation = policy.adaptation(rule, rollouts)
     iterates = adaptation.iterates(
         policy.phi[0],
         wanted,
@@ -144,10 +146,10 @@ def _of_bands(values: Tensor) -> list[float]:
     return [part.nanmean().item() for part in torch.tensor_split(values.double(), BANDS)]
 
 
-def page(table: pd.DataFrame, kept: pd.DataFrame, task: str, rollouts: int, command: str) -> str:
+def page(table: pd.DataFrame, by_band: pd.DataFrame, task: str, rollouts: int, command: str) -> str:
     """Return what was found, as Markdown."""
-    steps = {f"after_{step}": f"after {step} steps" for step in range(len(kept.columns) - 1)}
-    by_step = kept.rename(columns={"wanted": "wanted", **steps, "after_0": "before", "after_1": "after one step"})
+    steps = {f"after_{step}": f"after {step} steps" for step in range(len(by_band.columns) - 1)}
+    shown_speeds = by_band.rename(columns={**steps, "after_0": "before", "after_1": "after one step"})
     shown = table.assign(
         goals=[f"{n} {name}" for n, name in zip(table["n_goals"], table["goals"], strict=True)],
         interval=[f"[{a:.1f}, {b:.1f}]" for a, b in zip(table["ci95_low"], table["ci95_high"], strict=True)],
@@ -162,10 +164,10 @@ policies are the same, and so is how they adapt. env_steps: of training.
 
 {markdown_table(shown)}
 
-The speed that MAML keeps, m/s, on the drawn goals in {BANDS} bands of equally many: one rollout of each goal, the mean
-over its second half.
+The speed that MAML keeps, m/s, on the drawn goals in {BANDS} bands of as many each: the mean over the second half of
+one rollout of each goal, of the first seed's policy. Rollouts that ended before are left out.
 
-{markdown_table(by_step, digits=2)}
+{markdown_table(shown_speeds, digits=2)}
 
 Made again by `{command}`.
 """

@@ -51,6 +51,11 @@ def main(
     few = [f"{task} has {steps:,}" for task, steps in whole.items() if meta_steps and steps <= meta_steps]
     if few:
         raise typer.BadParameter(f"--meta-steps {meta_steps:,} makes no run shorter: {', '.join(few)}")
+    if meta_steps and (bare := without_pretraining(ROOT / "params.yaml", tasks, meta_steps)):
+        raise typer.BadParameter(
+            f"--meta-steps {meta_steps:,} leaves no meta-step to the pretraining of {', '.join(bare)}; name more, or "
+            "set it to 0 in scales.paper.meta_train_policy.pretraining of params.yaml"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     clone_work_tree(ROOT, folder)
     set_scale(folder / "params.yaml", "paper")
@@ -80,6 +85,12 @@ def paper_meta_steps(params: Path, tasks: Sequence[str]) -> dict[str, int]:
     """Return the meta-steps of MAML at paper scale by task, from a settings file."""
     counts = YAML(typ="safe").load(params)["scales"]["paper"]["meta_train_policy"]["meta_steps"]
     return {task: counts[task] for task in tasks}
+
+
+def without_pretraining(params: Path, tasks: Sequence[str], meta_steps: int) -> list[str]:
+    """Return the tasks with pretraining at paper scale of which no meta-step would be left in so short a run."""
+    shares = YAML(typ="safe").load(params)["scales"]["paper"]["meta_train_policy"]["pretraining"]
+    return [task for task in tasks if shares[task] and not round(shares[task] * meta_steps)]
 
 
 def shorten(params: Path, tasks: Sequence[str], meta_steps: int) -> None:
